@@ -1,0 +1,50 @@
+"""Routers that mix the stem and the teachers' paths for one task at one level.
+
+Shapes: B batch, N patch tokens, D width, T teachers, S = 1 + T sources (the stem first).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+MIN_NOISE = 0.01
+
+
+class MixtureOfRepresentations(nn.Module):
+    """A router and its weighted sum (SAK, arXiv 2410.14633, section 3.2: MoR).
+
+    logits = mean over tokens of W_2 GELU(LayerNorm(W_1 x)) with x the stem's patch tokens; weights = softmax(logits);
+    mixed = Σ_s weights_s · source_s. While training, noisy gating adds ε · (softplus(raw) + 0.01) to each token's
+    logits, with raw a second output of the same layers and ε ~ N(0, 1) drawn per token.
+    """
+
+    def __init__(self, width: int, sources: int, noisy: bool = True):
+        super().__init__()
+        self.sources = sources
+        self.noisy = noisy
+        self.gate = nn.Sequential(
+            nn.Linear(width, width // 2),
+            nn.LayerNorm(width // 2),
+            nn.GELU(),
+            nn.Linear(width // 2, sources * (2 if noisy else 1)),
+        )
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Stem patch tokens (B, N, D) -> weights (B, S) that sum to 1."""
+        logits = self.gate(x)
+        if self.noisy:
+            logits, raw = logits.chunk(2, dim=-1)
+            if self.training:
+                logits = logits + torch.randn_like(logits) * (F.softplus(raw) + MIN_NOISE)
+        return logits.mean(dim=1).softmax(dim=-1)
+
+    def forward(self, x: Tensor, paths: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Stem patch tokens (B, N, D) and T path features (B, N, D) -> mixed (B, N, D), weights (B, S)."""
+        weights = self.weights(x)
+        # A running sum: stacking the sources would copy all of them for every task and level.
+        mixed = weights[:, 0, None, None] * x
+        for source, features in enumerate(paths, start=1):
+            mixed = mixed + weights[:, source, None, None] * features
+        return mixed, weights

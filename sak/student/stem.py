@@ -1,0 +1,78 @@
+"""The teacher-agnostic stem: a plain vision transformer that hands out its tokens after every block.
+
+Shapes: B batch, N patch tokens, D width, L blocks, H,W image, h,w token grid.
+"""
+
+import timm
+import torch
+from torch import Tensor, nn
+
+
+class Stem(nn.Module):
+    """A timm ViT without its final norm and classifier (SAK, arXiv 2410.14633, section 3.1: TAS).
+
+    Args:
+        name: a timm vision transformer with a class token, e.g. ``vit_base_patch16_384.augreg_in21k_ft_in1k``.
+        image_size: (H, W) of training. Other sizes work too: the position embedding is resized on the fly.
+        options: overrides of timm's architecture (``embed_dim``, ``depth``, ``num_heads``, ``patch_size``, ...).
+
+    Raises:
+        ValueError: timm does not know the model or the options, or the image size is not a multiple of the patch.
+    """
+
+    def __init__(self, name: str, image_size: tuple[int, int], options: dict | None = None):
+        super().__init__()
+        if not timm.is_model(name):
+            raise ValueError(f"stem {name!r} is not a timm model; try timm.list_models('vit_*')")
+        options = dict(options or {})
+        # The check of divisibility is ours to make, before timm's patch embedding asserts it.
+        _check_divisible(image_size, options.get("patch_size") or _patch_size(name))
+        try:
+            self.vit = timm.create_model(
+                name, img_size=tuple(image_size), num_classes=0, global_pool="", dynamic_img_size=True, **options
+            )
+        except TypeError as error:
+            raise ValueError(f"stem {name!r} does not take these options: {error}") from None
+        if not isinstance(self.vit, timm.models.VisionTransformer) or self.vit.num_prefix_tokens != 1:
+            raise ValueError(f"stem {name!r} is not a plain vision transformer with a class token")
+        self.vit.norm = nn.Identity()
+        self.width: int = self.vit.embed_dim
+        self.depth: int = len(self.vit.blocks)
+        self.patch_size: int = self.vit.patch_embed.patch_size[0]
+
+    def load_pretrained(self) -> None:
+        """Load timm's weights of this model from the hub or its cache, the position embedding resized to ours."""
+        source = timm.create_model(self.vit.pretrained_cfg["architecture"], pretrained=True, num_classes=0)
+        weights = timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), self.vit)
+        left_out = {"norm.weight", "norm.bias"}  # levels are read before the final norm
+        self.vit.load_state_dict({key: value for key, value in weights.items() if key not in left_out}, strict=True)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of the patch tokens for an image of this size."""
+        _check_divisible((height, width), self.patch_size)
+        return height // self.patch_size, width // self.patch_size
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Normalised images (B,3,H,W) -> tokens [x_0, ..., x_L], each (B, 1+N, D) with the class token first."""
+        self.grid(*images.shape[-2:])
+        x = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
+        tokens = [x]
+        for block in self.vit.blocks:
+            x = block(x)
+            tokens.append(x)
+        return tokens
+
+
+def _patch_size(name: str) -> int:
+    with torch.device("meta"):
+        return timm.create_model(name).patch_embed.patch_size[0]
+
+
+def _check_divisible(image_size: tuple[int, int], patch: int) -> None:
+    height, width = image_size
+    if height % patch or width % patch:
+        nearest = tuple(max(patch, round(side / patch) * patch) for side in (height, width))
+        raise ValueError(
+            f"image size {height}x{width} is not divisible by the stem's patch size {patch}; "
+            f"the nearest that is: {nearest[0]}x{nearest[1]}"
+        )

@@ -1,0 +1,160 @@
+"""The student: stem, one adapter path per teacher, routers per task and level, one head per task.
+
+Shapes: B batch, N patch tokens, D stem width, D_t teacher width, T teachers, H,W image, h,w token grid.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from .adapter import AdapterPath
+from .head import build_head
+from .router import MixtureOfRepresentations
+from .stem import Stem
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+ROUTERS = ("mor", "sum")
+
+
+@dataclass
+class StudentOutput:
+    """What one forward pass yields.
+
+    predictions: {task: (B, C_task, H, W)} raw logits or values at the input's resolution.
+    paths: {teacher: [per level (B, D_t, h, w)]} aligned path features, what distillation sees.
+    routing: {task: [per level (B, 1 + T)]} router weights that sum to 1, in the order of ``student.sources``;
+        empty where the student sums its sources without routers.
+    """
+
+    predictions: dict[str, Tensor]
+    paths: dict[str, list[Tensor]]
+    routing: dict[str, list[Tensor]]
+
+
+class Student(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="sak",
+    tags=["multi-task", "distillation", "semantic-segmentation"],
+):
+    """The Swiss Army Knife student (SAK, arXiv 2410.14633, figure 2).
+
+    All arguments are plain values: with them ``save_pretrained`` writes a bundle (config.json and
+    model.safetensors) that ``from_pretrained`` reads back.
+
+    Args:
+        stem: the timm name of the stem.
+        image_size: (H, W) of training; other sizes that the patch divides work too.
+        tasks: {task: output channels}.
+        teachers: {teacher: its width at each level}.
+        levels: the stem's blocks (0-based) whose features are distilled and decoded.
+        stem_options: overrides of timm's architecture.
+        adapter_ratio: D divided by the adapters' inner width.
+        aligner: None puts an aligner where a teacher's width differs from the stem's, True everywhere, False nowhere.
+        router: ``mor`` (Mixture of Representations) or ``sum`` (no routers: the plain sum of all sources).
+        noisy_gating: noise on the routers' logits while training.
+        heads: {task: {"type": ..., "options": {...}}}; a task that is not named gets the paper's head.
+
+    Raises:
+        ValueError: levels beyond the stem's depth, an image size that the patch does not divide, an unknown router,
+            head or stem, or a teacher that has not one width per level.
+    """
+
+    def __init__(
+        self,
+        stem: str,
+        image_size: Sequence[int],
+        tasks: Mapping[str, int],
+        teachers: Mapping[str, Sequence[int]],
+        levels: Sequence[int] = (2, 5, 8, 11),
+        stem_options: dict | None = None,
+        adapter_ratio: int = 4,
+        aligner: bool | None = None,
+        router: str = "mor",
+        noisy_gating: bool = True,
+        heads: Mapping[str, dict] | None = None,
+    ):
+        super().__init__()
+        if router not in ROUTERS:
+            raise ValueError(f"unknown router {router!r}; known: {', '.join(ROUTERS)}")
+        self.stem = Stem(stem, tuple(image_size), stem_options)
+        self.levels = tuple(levels)
+        beyond = [level for level in self.levels if not 0 <= level < self.stem.depth]
+        if beyond or not self.levels or list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(
+                f"levels {list(self.levels)} must be increasing block indices of the stem, "
+                f"which has {self.stem.depth} blocks (0 to {self.stem.depth - 1})"
+            )
+        width = self.stem.width
+        for teacher, dims in teachers.items():
+            if len(dims) != len(self.levels):
+                raise ValueError(
+                    f"teacher {teacher!r} has {len(dims)} levels and the student {len(self.levels)}: "
+                    "both need as many levels"
+                )
+        self.paths = nn.ModuleDict(
+            {
+                teacher: AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligner)
+                for teacher, dims in teachers.items()
+            }
+        )
+        self.routers = nn.ModuleDict()
+        if router == "mor":
+            for task in tasks:
+                self.routers[task] = nn.ModuleList(
+                    MixtureOfRepresentations(width, 1 + len(teachers), noisy_gating) for _ in self.levels
+                )
+        self.heads = nn.ModuleDict()
+        for task, channels in tasks.items():
+            head = (heads or {}).get(task) or {"type": "sak"}
+            self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the routers mix, in the order of their weights."""
+        return ("stem", *self.paths)
+
+    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> StudentOutput:
+        """RGB images (B,3,H,W) in [0,1] -> StudentOutput.
+
+        ``tasks`` chooses the tasks to predict: None for all of them, () for none, as the distillation stage needs.
+        """
+        image_size = tuple(images.shape[-2:])
+        tokens = self.stem((images - self.mean) / self.std)
+        grid = self.stem.grid(*image_size)
+        features = {teacher: path(tokens) for teacher, path in self.paths.items()}
+        predictions, routing = {}, {}
+        for task in self.heads if tasks is None else tasks:
+            mixed = []
+            for level, block in enumerate(self.levels):
+                x = tokens[block + 1][:, 1:]
+                sources = [f[level] for f in features.values()]
+                if task in self.routers:
+                    x, weights = self.routers[task][level](x, sources)
+                    routing.setdefault(task, []).append(weights)
+                else:
+                    x = torch.stack([x, *sources]).sum(0)
+                mixed.append(_as_map(x, grid))
+            predictions[task] = self.heads[task](mixed, image_size)
+        paths = {
+            teacher: [_as_map(aligned, grid) for aligned in self.paths[teacher].align(f)]
+            for teacher, f in features.items()
+        }
+        return StudentOutput(predictions, paths, routing)
+
+    def drop_aligners(self) -> None:
+        """Remove what only the distillation loss needs; ``StudentOutput.paths`` then has the stem's width."""
+        for path in self.paths.values():
+            path.aligners = nn.ModuleList(nn.Identity() for _ in self.levels)
+        self._hub_mixin_config["aligner"] = False
+
+
+def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, h·w, D) -> (B, D, h, w)."""
+    return tokens.transpose(1, 2).unflatten(2, grid)

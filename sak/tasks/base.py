@@ -1,0 +1,79 @@
+"""What a task is: one file beside this one holds all that the rest of the library needs to know about it.
+
+Shapes: B batch, C channels of the task, H,W image. In every label 255 means: ignore.
+"""
+
+import abc
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torchmetrics
+from torch import Tensor
+
+IGNORE = 255
+HIGHER, LOWER = "higher", "lower"
+
+
+class Task(abc.ABC):
+    """One task on one data set.
+
+    Class attributes:
+        name: the key of its label in a sample and of its prediction in ``StudentOutput.predictions``.
+        weight: of its loss in the sum over tasks.
+        measures: {metric: whether higher or lower is better}; the first one is the headline.
+        units: what the metrics are measured in.
+        channels_of: {data set: output channels}; a data set that is not named does not have the task.
+    """
+
+    name: str
+    weight: float
+    measures: Mapping[str, str]
+    units: str
+    channels_of: Mapping[str, int]
+
+    def __init__(self, dataset: str):
+        self.dataset = dataset
+        self.channels = self.channels_of[dataset]
+
+    @abc.abstractmethod
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Raw output (B, C, H, W) and label -> the unweighted loss, a float32 scalar; 0 where all is ignored."""
+
+    @abc.abstractmethod
+    def predict(self, output: Tensor) -> Tensor:
+        """Raw output (B, C, H, W) -> what the metric judges and ``colour`` draws."""
+
+    @abc.abstractmethod
+    def new_metric(self) -> torchmetrics.Metric:
+        """A metric that is updated with (``predict``'s result, ``truth``'s) and computes what ``measured`` names."""
+
+    def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the metric compares predictions with."""
+        return batch[self.name]
+
+    def measured(self, metric: torchmetrics.Metric) -> dict[str, float]:
+        """{metric: value} in ``units``, the headline first."""
+        value = metric.compute()
+        values = value if isinstance(value, Mapping) else {next(iter(self.measures)): value}
+        return {name: float(values[name]) for name in self.measures}
+
+    @abc.abstractmethod
+    def constants(self, labels: Iterable[Tensor]) -> Tensor:
+        """Labels of a whole set -> (K, C) raw outputs, one of which is the best constant prediction on that set."""
+
+    @abc.abstractmethod
+    def colour(self, prediction: np.ndarray) -> np.ndarray:
+        """A prediction or label of one image, channels first or (H, W) -> uint8 (H, W, 3) for a picture."""
+
+
+def palette(count: int) -> np.ndarray:
+    """The PASCAL VOC colour map: uint8 (256, 3) with ``count`` classes; the rest, the ignored too, is light grey."""
+    colours = np.full((256, 3), 224, np.uint8)
+    for label in range(count):
+        rest, rgb = label, [0, 0, 0]
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                rgb[channel] |= (rest >> channel & 1) << shift
+            rest >>= 3
+        colours[label] = rgb
+    return colours

@@ -1,0 +1,45 @@
+"""Depth in metres."""
+
+from collections.abc import Iterable
+
+import matplotlib
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..metrics.rmse import DepthRMSE
+from .base import IGNORE, LOWER, Task
+
+DRAWN_RANGE = 10.0  # metres; NYUD's rooms end there
+
+
+class Depth(Task):
+    name = "depth"
+    weight = 1.0
+    measures = {"rmse": LOWER}
+    units = "metres"
+    channels_of = {"nyud": 1}
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """L1 per valid pixel."""
+        valid = label != IGNORE
+        return ((output.float() - label).abs() * valid).sum() / valid.sum().clamp(min=1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output
+
+    def new_metric(self) -> DepthRMSE:
+        return DepthRMSE()
+
+    def constants(self, labels: Iterable[Tensor]) -> Tensor:
+        # The mean has the least squared error.
+        count, summed = 0, 0.0
+        for label in labels:
+            valid = label[label != IGNORE]
+            count, summed = count + len(valid), summed + valid.double().sum()
+        return torch.tensor([[summed / max(count, 1)]], dtype=torch.float32)
+
+    def colour(self, prediction: np.ndarray) -> np.ndarray:
+        colours = matplotlib.colormaps["viridis"](prediction[0].clip(0, DRAWN_RANGE) / DRAWN_RANGE)[..., :3]
+        colours[prediction[0] == IGNORE] = 224 / 255
+        return (colours * 255).astype(np.uint8)

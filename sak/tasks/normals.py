@@ -1,0 +1,58 @@
+"""Surface normals in the camera's frame."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..metrics.angular_error import AngularError
+from .base import IGNORE, LOWER, Task
+
+WEISZFELD_STEPS = 50
+
+
+class Normals(Task):
+    name = "normals"
+    weight = 10.0
+    measures = {"mean_error": LOWER}
+    units = "degrees"
+    channels_of = {"pascal_context": 3, "nyud": 3}
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """L1 between unit vectors, summed over their components, per valid pixel."""
+        valid = (label != IGNORE).all(dim=1, keepdim=True)
+        difference = (self.predict(output.float()) - label).abs() * valid
+        return difference.sum() / valid.sum().clamp(min=1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        """(B, 3, H, W) unit vectors."""
+        return F.normalize(output, dim=1)
+
+    def new_metric(self) -> AngularError:
+        return AngularError()
+
+    def constants(self, labels: Iterable[Tensor]) -> Tensor:
+        """The direction of least mean angle, by Weiszfeld's iteration on the sphere, over at most 1,000 pixels a map."""
+        pixels = []
+        for label in labels:
+            flat = label.reshape(3, -1).T
+            flat = flat[(flat != IGNORE).all(dim=1)]
+            pixels.append(flat[:: max(1, len(flat) // 1000)])
+        vectors = torch.cat(pixels).double()
+        centre = F.normalize(vectors.mean(dim=0), dim=0)
+        for _ in range(WEISZFELD_STEPS):
+            cosines = vectors @ centre
+            tangents = vectors - cosines[:, None] * centre
+            lengths = tangents.norm(dim=1).clamp(min=1e-9)
+            angles = torch.atan2(lengths, cosines).clamp(min=1e-3)
+            # Each vector pulls along its great circle with unit force; 1/angle is Weiszfeld's step size.
+            step = (tangents / lengths[:, None]).sum(dim=0) / (1 / angles).sum()
+            centre = F.normalize(centre + step, dim=0)
+        return centre.float()[None]
+
+    def colour(self, prediction: np.ndarray) -> np.ndarray:
+        valid = (prediction != IGNORE).all(axis=0)
+        colours = ((prediction + 1) * 127.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
+        return np.where(valid[..., None], colours, np.uint8(224))

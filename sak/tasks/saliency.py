@@ -1,0 +1,44 @@
+"""Saliency: what catches the eye, as a two-class map."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..metrics.max_f import MaxF
+from .base import HIGHER, IGNORE, Task, palette
+
+
+class Saliency(Task):
+    name = "saliency"
+    weight = 5.0
+    measures = {"max_f": HIGHER, "miou": HIGHER}
+    units = "%"
+    channels_of = {"pascal_context": 2}
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy in which each class weighs as much as the share of the other among the valid pixels."""
+        valid = label != IGNORE
+        count = valid.sum().clamp(min=1)
+        foreground = ((label == 1) & valid).sum() / count
+        weights = torch.stack([foreground, 1 - foreground])
+        return F.cross_entropy(output.float(), label, weights, ignore_index=IGNORE, reduction="sum") / count
+
+    def predict(self, output: Tensor) -> Tensor:
+        """(B, H, W) probability of the foreground."""
+        return output.softmax(dim=1)[:, 1]
+
+    def new_metric(self) -> MaxF:
+        return MaxF()
+
+    def constants(self, labels: Iterable[Tensor]) -> Tensor:
+        return torch.tensor([[-20.0, 20.0], [20.0, -20.0]])  # all salient, nothing salient
+
+    def colour(self, prediction: np.ndarray) -> np.ndarray:
+        if prediction.dtype.kind == "f":
+            return np.repeat((prediction * 255).astype(np.uint8)[..., None], 3, axis=2)
+        colours = palette(0)
+        colours[:2] = [[0, 0, 0], [255, 255, 255]]
+        return colours[prediction]

@@ -1,0 +1,42 @@
+"""Semantic segmentation: 21 VOC classes with background, or NYUD's 40."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..metrics.miou import MeanIoU
+from .base import HIGHER, IGNORE, Task, palette
+
+
+class Segmentation(Task):
+    """One class per pixel: cross-entropy, argmax, mean intersection over union."""
+
+    measures = {"miou": HIGHER}
+    units = "%"
+
+    def loss(self, output: Tensor, label: Tensor) -> Tensor:
+        summed = F.cross_entropy(output.float(), label, ignore_index=IGNORE, reduction="sum")
+        return summed / (label != IGNORE).sum().clamp(min=1)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.argmax(dim=1)
+
+    def new_metric(self) -> MeanIoU:
+        return MeanIoU(self.channels)
+
+    def constants(self, labels: Iterable[Tensor]) -> Tensor:
+        # A constant's mIoU is the share of its class divided by the number of classes.
+        counts = sum(torch.bincount(label[label != IGNORE].flatten(), minlength=self.channels) for label in labels)
+        return F.one_hot(counts.argmax(), self.channels).float()[None]
+
+    def colour(self, prediction: np.ndarray) -> np.ndarray:
+        return palette(self.channels)[prediction]
+
+
+class SemSeg(Segmentation):
+    name = "semseg"
+    weight = 1.0
+    channels_of = {"pascal_context": 21, "nyud": 40}
