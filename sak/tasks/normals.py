@@ -34,7 +34,7 @@ class Normals(Task):
         return AngularError()
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
-        """The direction of least mean angle, by Weiszfeld's iteration on the sphere, over at most 1,000 pixels a map."""
+        """The direction of least mean angle, by Weiszfeld's iteration on the sphere, from ≤ 1,000 pixels a map."""
         pixels = []
         for label in labels:
             flat = label.reshape(3, -1).T
