@@ -1,0 +1,36 @@
+"""Frozen vision foundation models: one file is one family, and `build` imports it when it is asked for."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sak.errors import UserError
+from teachers.base import Teacher, TeacherSpec, unknown
+from teachers.committee import Committee
+
+__all__ = ["FAMILIES", "Committee", "Teacher", "TeacherSpec", "build"]
+
+FAMILIES = {
+    "dinov2": "teachers.dinov2:DINOv2",
+    "clip": "teachers.clip:CLIP",
+    "sam": "teachers.sam:SAM",
+}
+
+
+def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher:
+    """Build the teacher that `spec` (a TeacherSpec, or a mapping of its fields) describes.
+
+    Raises:
+        UserError: the family, the architecture, an option, a level or the weights do not exist or do not fit.
+    """
+    try:
+        spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TeacherSpec), spec))
+    except OmegaConfBaseException as error:
+        raise UserError(f"teacher {name}: {str(error).splitlines()[0]}") from error
+    if spec.family not in FAMILIES:
+        raise UserError(f"teacher {name}: {unknown('family', spec.family, FAMILIES)}")
+    module, family = FAMILIES[spec.family].split(":")
+    return getattr(importlib.import_module(module), family)(name, spec)
