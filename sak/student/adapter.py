@@ -13,7 +13,7 @@ from torch.nn.parameter import Parameter
 
 
 class Adapter(nn.Module):
-    """A(z) = z + s · W_up GELU(W_down z), with s a learnable scalar (SAK, arXiv 2410.14633, section 3.1)."""
+    """A(z) = z + s · W_up GELU(W_down z), with s a learnable scalar (SAK, arXiv 2410.14633)."""
 
     def __init__(self, width: int, ratio: int = 4):
         super().__init__()

@@ -13,7 +13,7 @@ MIN_NOISE = 0.01
 
 
 class MixtureOfRepresentations(nn.Module):
-    """A router and its weighted sum (SAK, arXiv 2410.14633, section 3.2: MoR).
+    """A router and its weighted sum (SAK, arXiv 2410.14633: MoR).
 
     logits = mean over tokens of W_2 GELU(LayerNorm(W_1 x)) with x the stem's patch tokens; weights = softmax(logits);
     mixed = Σ_s weights_s · source_s. While training, noisy gating adds ε · (softplus(raw) + 0.01) to each token's

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class Stem(nn.Module):
-    """A timm ViT without its final norm and classifier (SAK, arXiv 2410.14633, section 3.1: TAS).
+    """A timm ViT without its final norm and classifier (SAK, arXiv 2410.14633: TAS).
 
     Args:
         name: a timm vision transformer with a class token, e.g. ``vit_base_patch16_384.augreg_in21k_ft_in1k``.

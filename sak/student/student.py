@@ -41,7 +41,7 @@ class Student(
     library_name="sak",
     tags=["multi-task", "distillation", "semantic-segmentation"],
 ):
-    """The Swiss Army Knife student (SAK, arXiv 2410.14633, figure 2).
+    """The Swiss Army Knife student (SAK, arXiv 2410.14633).
 
     All arguments are plain values: with them ``save_pretrained`` writes a bundle (config.json and
     model.safetensors) that ``from_pretrained`` reads back.

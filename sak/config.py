@@ -1,0 +1,249 @@
+"""The typed configuration of an experiment: defaults < file (and what it extends) < command line.
+
+Every mistake is one sentence that names the key, the file and, where there is one, the nearest known key.
+"""
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from teachers.base import TeacherSpec
+
+from .errors import UserError
+from .files import write_text
+
+
+@dataclass
+class RendererConfig:
+    """Of the data set ``mini_context``, which is rendered on first use."""
+
+    train: int = 1200
+    val: int = 300
+    seed: int = 0
+
+
+@dataclass
+class DataConfig:
+    dataset: str = MISSING  # mini_context, pascal_context or nyud
+    root: str = MISSING
+    image_size: list[int] = MISSING  # H, W
+    tasks: list[str] = MISSING
+    workers: int = 2  # processes that load data
+    renderer: RendererConfig = field(default_factory=RendererConfig)
+
+
+@dataclass
+class HeadConfig:
+    type: str = "sak"  # the paper's, or mmseg.NAME for one of mmsegmentation's
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class StudentConfig:
+    stem: str = MISSING  # a timm vision transformer
+    pretrained: bool = False  # start from timm's weights of the stem
+    stem_options: dict[str, Any] = field(default_factory=dict)
+    levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])
+    adapter_ratio: int = 4
+    aligner: bool | None = None  # null: where widths differ
+    router: str = "mor"  # or sum
+    noisy_gating: bool = True
+    head: HeadConfig = field(default_factory=HeadConfig)  # of every task ...
+    heads: dict[str, HeadConfig] = field(default_factory=dict)  # ... that is not named here
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with a linear warm-up and then a cosine or polynomial decay."""
+
+    lr: float = MISSING
+    weight_decay: float = MISSING
+    schedule: str = MISSING  # cosine or poly
+    warmup_steps: int = 0
+    warmup_lr: float = 0.0  # where the warm-up starts
+    min_lr: float = 0.0  # where the cosine ends
+    power: float = 0.9  # of poly
+    clip: float | None = None  # largest norm of the gradient
+
+
+@dataclass
+class StageConfig:
+    """``steps`` or ``epochs``; 0 steps leave the stage out."""
+
+    steps: int | None = None
+    epochs: int | None = None
+    batch_size: int = MISSING  # images per optimizer step, over all devices and accumulated micro-batches
+    accumulate: int = 1  # micro-batches per optimizer step
+    checkpoint_every: int = 1000  # steps
+    log_every: int = 10  # steps
+    loss: str = "cos+l1"  # of the distillation: cos+l1, cos or l2
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass
+class DistillConfig(StageConfig):
+    images: str | None = None  # a folder of unlabelled images; null: the training images of the data set
+    crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # share of the image in a random crop
+
+
+@dataclass
+class MultitaskConfig(StageConfig):
+    alpha: float = 1.0  # weight of the distillation beside the task losses
+    augment: bool = True
+    evaluate_every: int | None = None  # steps; null: at the end alone
+
+
+@dataclass
+class StagesConfig:
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    multitask: MultitaskConfig = field(default_factory=MultitaskConfig)
+
+
+@dataclass
+class Config:
+    name: str = MISSING
+    output: str = "runs"
+    seed: int = 0
+    precision: str = "no"  # no (float32), bf16 or fp16
+    data: DataConfig = field(default_factory=DataConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    teachers: dict[str, TeacherSpec] = field(default_factory=dict)
+    stages: StagesConfig = field(default_factory=StagesConfig)
+
+
+def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
+    """Read a YAML config, what it ``extends``, and ``key=value`` overrides into a checked Config.
+
+    Raises:
+        UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
+    """
+    config = OmegaConf.structured(Config)
+    for file in _chain(Path(path)):
+        content = _read(file)
+        content.pop("extends", None)
+        config = _merge(config, content, str(file))
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"override {override!r} on the command line is not of the form key=value")
+        try:
+            content = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+        except (OmegaConfBaseException, yaml.YAMLError) as error:
+            raise UserError(f"override {override!r} on the command line cannot be read: {_first_line(error)}") from None
+        config = _merge(config, content, "the command line")
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise UserError(f"{missing[0]} has no value; set it in {path} or on the command line")
+    try:
+        OmegaConf.resolve(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {_first_line(error)}") from None
+    _check(config, str(path))
+    return config
+
+
+def save(config: DictConfig, path: str | os.PathLike) -> None:
+    write_text(path, OmegaConf.to_yaml(config))
+
+
+def differences(one: DictConfig, other: DictConfig) -> list[str]:
+    """The dotted keys whose values differ."""
+    flat_one, flat_other = _flat(OmegaConf.to_container(one)), _flat(OmegaConf.to_container(other))
+    return sorted(key for key in flat_one.keys() | flat_other.keys() if flat_one.get(key) != flat_other.get(key))
+
+
+def _chain(path: Path) -> list[Path]:
+    """The file and all that it extends, the remotest ancestor first."""
+    chain: list[Path] = []
+    parent: str | None = str(path)
+    while parent is not None:
+        file = Path(parent) if not chain else chain[-1].parent / parent
+        if file in chain:
+            raise UserError(f"{file} extends itself through {' -> '.join(map(str, chain[chain.index(file) :]))}")
+        if not file.is_file():
+            named_by = f", which {chain[-1]} extends" if chain else ""
+            raise UserError(f"no config file at {file}{named_by}")
+        chain.append(file)
+        parent = _read(file).get("extends")
+        if parent is not None and not isinstance(parent, str):
+            raise UserError(f"{file}: extends must be the path of one file, not {parent!r}")
+    return chain[::-1]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # OmegaConf's reader, unlike YAML 1.1, knows that 1e-3 is a number.
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} is not a readable YAML file: {_first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}")
+    return content
+
+
+def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
+    _check_keys(content, Config, "", where)
+    try:
+        return OmegaConf.merge(config, content)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{where}: {error.full_key}: {_first_line(error)}") from None
+
+
+def _check_keys(content: Any, schema: Any, prefix: str, where: str) -> None:
+    """Compare keys with the schema, dataclass by dataclass, to name a wrong one and its nearest relative."""
+    if not isinstance(content, dict):
+        return
+    if not dataclasses.is_dataclass(schema):
+        # dict[str, X]: any key goes, its value is an X.
+        if typing.get_origin(schema) is dict:
+            for key, value in content.items():
+                _check_keys(value, typing.get_args(schema)[1], f"{prefix}{key}.", where)
+        return
+    known = {f.name: f.type for f in dataclasses.fields(schema)}
+    for key, value in content.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            raise UserError(f"{where}: unknown key {prefix}{key}; the nearest known key is {prefix}{nearest}")
+        _check_keys(value, known[key], f"{prefix}{key}.", where)
+
+
+def _check(config: DictConfig, where: str) -> None:
+    """What types alone cannot say."""
+
+    def require(condition: bool, key: str, rule: str) -> None:
+        if not condition:
+            value = OmegaConf.select(config, key)
+            raise UserError(f"{where}: {key} is {value!r}, but must be {rule}")
+
+    require(bool(config.name) and "/" not in config.name, "name", "the name of a directory")
+    require(len(config.data.image_size) == 2, "data.image_size", "[height, width]")
+    require(min(config.data.image_size) > 0, "data.image_size", "positive")
+    require(len(config.data.tasks) == len(set(config.data.tasks)) > 0, "data.tasks", "a list of different tasks")
+    require(config.precision in ("no", "bf16", "fp16"), "precision", "no, bf16 or fp16")
+    for name, stage in config.stages.items():
+        key = f"stages.{name}"
+        if (stage.steps is None) == (stage.epochs is None):
+            raise UserError(f"{where}: {key} needs either steps or epochs")
+        for positive in ("batch_size", "accumulate", "checkpoint_every", "log_every", "optim.lr"):
+            require(OmegaConf.select(stage, positive) > 0, f"{key}.{positive}", "positive")
+        require((stage.steps or stage.epochs or 0) >= 0, f"{key}.steps", "at least 0")
+        require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
+        require(stage.loss in ("cos+l1", "cos", "l2"), f"{key}.loss", "cos+l1, cos or l2")
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(content, dict) or not content:
+        return {prefix.removesuffix("."): content}
+    return {key: value for name, inner in content.items() for key, value in _flat(inner, f"{prefix}{name}.").items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,46 @@
+"""What the two stages minimise.
+
+Each objective returns the total and its terms: a distillation term per teacher and level, a weighted term per task.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from .. import distill
+from ..tasks import Task
+
+Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
+
+
+def distillation(committee: nn.Module, loss: str) -> Objective:
+    """Stage 1: the paths learn the teachers' features (SAK, arXiv 2410.14633)."""
+
+    def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
+        output = student(batch["image"], tasks=())
+        terms = distill.distillation_terms(output.paths, committee(batch["image"]), loss)
+        return distill.total(terms), {f"distill/{name}": term for name, term in terms.items()}
+
+    return objective
+
+
+def multitask(committee: nn.Module | None, tasks: Mapping[str, Task], loss: str, alpha: float) -> Objective:
+    """Stage 2: the weighted task losses plus alpha times the distillation (SAK, arXiv 2410.14633).
+
+    ``committee`` is None where nothing is distilled.
+    """
+
+    def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
+        output = student(batch["image"])
+        terms = {
+            f"task/{name}": task.weight * task.loss(output.predictions[name], batch[name])
+            for name, task in tasks.items()
+        }
+        loss_sum = distill.total(terms)
+        if committee is not None:
+            distilled = distill.distillation_terms(output.paths, committee(batch["image"]), loss)
+            loss_sum = loss_sum + alpha * distill.total(distilled)
+            terms |= {f"distill/{name}": term for name, term in distilled.items()}
+        return loss_sum, terms
+
+    return objective

@@ -1,0 +1,24 @@
+"""The optimizer's learning rate, as a function of the step alone."""
+
+import math
+
+import torch
+from torch import nn
+
+from ..config import OptimConfig
+
+
+def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
+    """Of step 0 ... steps - 1: linear warm-up from ``warmup_lr``, then cosine to ``min_lr`` or poly to 0."""
+    if step < optim.warmup_steps:
+        return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / optim.warmup_steps
+    progress = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
+    if optim.schedule == "cosine":
+        return optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    return optim.lr * (1 - progress) ** optim.power
+
+
+def adamw(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that require a gradient."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay)

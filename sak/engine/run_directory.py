@@ -1,0 +1,104 @@
+"""Where a run keeps what it makes, and how it knows its own work again."""
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from .. import config as configuration
+from ..errors import UserError
+from ..files import write_json
+
+# What may change between two starts of the same experiment.
+FREE_KEYS = ("data.workers", "checkpoint_every", "log_every")
+
+
+class RunDirectory:
+    """``<output>/<name>/`` of a config.
+
+    config.yaml       the resolved config
+    environment.json  versions and the git revision
+    checkpoints/      resumable states
+    student/          the trained student as a bundle: config.json and model.safetensors
+    metrics.json      {task: {metric: value}}; written last, it marks the run as finished
+    constants.json    the same of the best constant prediction
+    results.md        both as a table
+    panels/           predictions, one PNG per evaluation
+    routing/          router weights, one PNG per evaluation
+    events/           TensorBoard
+    """
+
+    def __init__(self, config: DictConfig):
+        self.path = Path(config.output) / config.name
+        self.config_file = self.path / "config.yaml"
+        self.checkpoints = self.path / "checkpoints"
+        self.student = self.path / "student"
+        self.metrics = self.path / "metrics.json"
+        self.constants = self.path / "constants.json"
+        self.results = self.path / "results.md"
+        self.panels = self.path / "panels"
+        self.routing = self.path / "routing"
+        self.events = self.path / "events"
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics.is_file()
+
+    def check(self, config: DictConfig) -> None:
+        """
+        Raises:
+            UserError: the directory holds another experiment, or something that is no run.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise UserError(f"{self.path} is a file; choose another output or name")
+        if not self.config_file.is_file():
+            if any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise UserError(f"{self.path} is not empty and holds no run; choose another output or name")
+            return
+        before = OmegaConf.load(self.config_file)
+        changed = [key for key in configuration.differences(config, before) if not key.endswith(FREE_KEYS)]
+        if changed:
+            key = changed[0]
+            raise UserError(
+                f"{self.path} holds a different experiment: {key} is {OmegaConf.select(before, key)!r} there and "
+                f"{OmegaConf.select(config, key)!r} here ({len(changed)} differing keys); choose another name or output"
+            )
+
+    def open(self, config: DictConfig) -> None:
+        """Create the directory, note what is being run, and lock it against a second process.
+
+        Raises:
+            UserError: another process is at work in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115  (held until the process ends)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process is training in {self.path}; wait for it or choose another name") from None
+        configuration.save(config, self.config_file)
+        write_json(self.path / "environment.json", _environment())
+
+    def read_metrics(self) -> dict[str, dict[str, float]]:
+        return json.loads(self.metrics.read_text())
+
+
+def _environment() -> dict[str, str | None]:
+    try:
+        revision = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=os.path.dirname(__file__),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        revision = None  # installed without its repository
+    return {"python": platform.python_version(), "torch": torch.__version__, "git": revision}

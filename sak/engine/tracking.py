@@ -1,0 +1,55 @@
+"""What a run shows while it trains: TensorBoard events, and PNG files beside them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch.utils.tensorboard import SummaryWriter
+
+from ..files import replacing
+from .evaluate import Evaluation
+from .figures import routing_heat_map
+from .run_directory import RunDirectory
+
+
+class Tracker:
+    """Writes on the main process alone; steps count over both stages.
+
+    ``start``: the step that a resumed run goes on from; TensorBoard drops what a killed one wrote beyond it.
+    """
+
+    def __init__(self, run: RunDirectory, start: int):
+        self.run = run
+        self.writer = SummaryWriter(run.events, purge_step=start)
+
+    def scalars(self, group: str, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(f"{group}/{name}", value, step)
+
+    def evaluation(self, evaluation: Evaluation, sources: Sequence[str], levels: Sequence[int], step: int) -> None:
+        """Metrics; router weights as scalars per task, level and source, as histograms, and as one heat map."""
+        for task, values in evaluation.metrics.items():
+            self.scalars(f"metrics/{task}", values, step)
+        for task, per_level in evaluation.routing.items():
+            for block, weights in zip(levels, per_level, strict=True):
+                for source, column in zip(sources, weights.T, strict=True):
+                    tag = f"{task}/block{block}/{source}"
+                    self.writer.add_scalar(f"routing/{tag}", column.mean(), step)
+                    self.writer.add_histogram(f"routing_histogram/{tag}", column, step)
+        if evaluation.routing:
+            figure = routing_heat_map(evaluation.routing, sources, levels)
+            self.figure("routing/mean_weights", figure, self.run.routing, step)
+
+    def figure(self, tag: str, figure: Figure, directory: Path, step: int) -> None:
+        """Into the events, and as ``directory/step-<step>.png``."""
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        self.writer.add_image(tag, pixels, step, dataformats="HWC")
+        with replacing(directory / f"step-{step:07d}.png") as beside:
+            figure.savefig(beside, format="png")
+
+    def close(self) -> None:
+        self.writer.close()

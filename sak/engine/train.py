@@ -1,0 +1,293 @@
+"""The main job: distil the teachers into a student, train it on the tasks, evaluate it.
+
+Both stages share one loop. Everything that is random depends on the seed and the step, so that the same command
+goes on where an interrupted run stopped.
+"""
+
+import copy
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from omegaconf import DictConfig
+from torch import Tensor
+from tqdm import tqdm
+
+from .. import data
+from ..data.images import Images, find_images
+from ..errors import UserError
+from ..files import write_json, write_text
+from ..student import Student
+from . import checkpoint, objectives, report
+from .build import build_committee, build_student, build_tasks
+from .checkpoint import STAGES, Progress
+from .evaluate import constant_predictions, evaluate, to_device
+from .figures import prediction_panel
+from .interrupt import StopRequest
+from .loading import TrainingBatches, load
+from .optim import adamw, learning_rate
+from .run_directory import RunDirectory
+from .tracking import Tracker
+
+PANEL_IMAGES = 6
+
+
+def train(config: DictConfig) -> RunDirectory:
+    """Run the experiment to its end, from wherever an earlier start of it stopped.
+
+    Returns:
+        its finished run directory.
+
+    Raises:
+        UserError: something in the config, the data or the run directory is wrong.
+        KeyboardInterrupt: the user stopped it; a checkpoint was written.
+        FloatingPointError: a loss became infinite or not a number.
+    """
+    run = RunDirectory(config)
+    run.check(config)
+    if not run.finished:
+        Experiment(config, run).finish()
+    return run
+
+
+class Experiment:
+    """The parts of one run, and the steps that turn them into a trained student."""
+
+    def __init__(self, config: DictConfig, run: RunDirectory):
+        self.config, self.run = config, run
+        # In a stage, some weights may have no part in the loss: those of heads and routers while distilling.
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        self.tasks = build_tasks(config)
+        self.committee = build_committee(config).to(self.accelerator.device) if config.teachers else None
+        dims = self.committee.dims if self.committee else {}
+        if self.committee is None and config.stages.distill.steps != 0:
+            raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")
+        self.student = build_student(config, self.tasks, dims)
+        with self.accelerator.main_process_first():
+            data.prepare(config.data)
+        self.validation = data.build(config.data, "val")
+        self.batches = {stage: self._training_batches(stage) for stage in STAGES}
+        self.steps = {stage: self._number_of_steps(stage) for stage in STAGES}
+        if self.accelerator.is_main_process:
+            run.open(config)
+
+    def finish(self) -> None:
+        """Train what is left, evaluate, and write the bundle and the results."""
+        state = self._resume()
+        done = Progress(state["stage"], state["step"]) if state else Progress(STAGES[0], 0)
+        self.tracker = Tracker(self.run, self._global_step(done)) if self.accelerator.is_main_process else None
+        for stage in STAGES[STAGES.index(done.stage) :]:
+            start = done.step if stage == done.stage else 0
+            if start < self.steps[stage]:
+                self._train_stage(stage, start, state if state and stage == done.stage else None)
+        self._write_results()
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def _train_stage(self, stage: str, start: int, state: dict | None) -> None:
+        settings, steps = self.config.stages[stage], self.steps[stage]
+        # While distilling, heads and routers rest: the optimizer must not decay their weights.
+        for part in (self.student.heads, self.student.routers):
+            part.requires_grad_(stage != "distill")
+        objective = self._objective(stage)
+        optimizer = adamw(self.student, settings.optim)
+        torch.manual_seed(self.config.seed + 1 + STAGES.index(stage) + 1000 * self.accelerator.process_index)
+        if state:
+            optimizer.load_state_dict(state["optimizer"])
+            checkpoint.restore_random_state(state["random"])
+            if self.accelerator.scaler is not None and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.student.to(self.accelerator.device)
+        model, optimizer = self.accelerator.prepare(self.student, optimizer)
+        model.train()
+
+        progress = tqdm(
+            total=steps * settings.batch_size,
+            initial=start * settings.batch_size,
+            desc=stage,
+            unit="img",
+            disable=not self.accelerator.is_main_process,
+            mininterval=1,
+            dynamic_ncols=True,
+        )
+        with StopRequest() as stop, progress:
+            for step, micro_batches in enumerate(self.batches[stage].steps(start, steps), start=start):
+                rate = learning_rate(settings.optim, step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                terms = self._step(model, optimizer, objective, micro_batches, stage, step)
+                done = Progress(stage, step + 1)
+                progress.update(settings.batch_size)
+                if self.tracker and (done.step % settings.log_every == 0 or done.step == steps):
+                    self._log(done, terms, rate, progress)
+                at_end = done.step == steps
+                if at_end or stop.made or done.step % settings.checkpoint_every == 0:
+                    self._save_checkpoint(done, optimizer)
+                if stop.made and not at_end:
+                    raise KeyboardInterrupt(
+                        f"stopped after step {done.step} of {steps} of the stage {stage}; "
+                        "the same command goes on from there"
+                    )
+                if stage == "multitask" and not at_end and _every(settings.evaluate_every, done.step):
+                    self._evaluate(done)
+        self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        self.accelerator.free_memory(model, optimizer)
+
+    def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, float]:
+        """One optimizer step; the terms of its loss, averaged over the micro-batches."""
+        optimizer.zero_grad()
+        summed: dict[str, Tensor] = {}
+        for number, batch in enumerate(micro_batches, start=1):
+            batch = to_device(batch, self.accelerator.device)
+            synchronise = number == len(micro_batches)
+            with self.accelerator.autocast():
+                if synchronise:
+                    total, terms = objective(model, batch)
+                else:
+                    with self.accelerator.no_sync(model):
+                        total, terms = objective(model, batch)
+            self.accelerator.backward(total / len(micro_batches))
+            for name, term in {"total": total, **terms}.items():
+                summed[name] = summed.get(name, 0) + term.detach()
+        values = (torch.stack(list(summed.values())) / len(micro_batches)).tolist()
+        terms = dict(zip(summed, values, strict=True))
+        for name, value in terms.items():
+            if name != "total" and not abs(value) < float("inf"):
+                raise FloatingPointError(f"the loss term {name} is {value} at step {step + 1} of the stage {stage}")
+        clip = self.config.stages[stage].optim.clip
+        if clip is not None:
+            self.accelerator.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        return terms
+
+    def _objective(self, stage: str) -> objectives.Objective:
+        settings = self.config.stages[stage]
+        if stage == "distill":
+            return objectives.distillation(self.committee, settings.loss)
+        committee = self.committee if settings.alpha else None
+        return objectives.multitask(committee, self.tasks, settings.loss, settings.alpha)
+
+    def _training_batches(self, stage: str) -> TrainingBatches:
+        settings, seed = self.config.stages[stage], self.config.seed
+        if stage == "distill":
+            images = (
+                find_images(settings.images) if settings.images else data.build(self.config.data, "train").image_files
+            )
+            dataset = Images(images, tuple(self.config.data.image_size), seed, tuple(settings.crop_scale))
+        else:
+            dataset = data.build(self.config.data, "train", augment=settings.augment, seed=seed)
+        return TrainingBatches(
+            dataset,
+            settings.batch_size,
+            settings.accumulate,
+            seed,
+            self.config.data.workers,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+
+    def _number_of_steps(self, stage: str) -> int:
+        settings = self.config.stages[stage]
+        return settings.epochs * self.batches[stage].steps_per_epoch if settings.steps is None else settings.steps
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def _resume(self) -> dict | None:
+        path = checkpoint.newest(self.run.checkpoints)
+        if path is None:
+            return None
+        state = checkpoint.load(path)
+        self.student.load_state_dict(state["student"], strict=True)
+        self.accelerator.print(f"going on from {path}")
+        return state
+
+    def _save_checkpoint(self, done: Progress, optimizer) -> None:
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "student": self.student.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else {},
+                "random": checkpoint.random_state(),
+            }
+            checkpoint.save(self.run.checkpoints, done, state)
+
+    # --- what people see --------------------------------------------------------------------------------------------
+
+    def _global_step(self, done: Progress) -> int:
+        return done.step + sum(self.steps[stage] for stage in STAGES[: STAGES.index(done.stage)])
+
+    def _log(self, done: Progress, terms: Mapping[str, float], rate: float, progress: tqdm) -> None:
+        step = self._global_step(done)
+        self.tracker.scalars(f"{done.stage}/loss", terms, step)
+        speed = progress.format_dict["rate"] or (progress.n - progress.initial) / max(
+            progress.format_dict["elapsed"], 1e-9
+        )
+        self.tracker.scalars(done.stage, {"learning_rate": rate, "images_per_second": speed}, step)
+        tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
+        distilled = sum(value for name, value in terms.items() if name.startswith("distill/"))
+        shown = {"loss": terms["total"], **tasks, "distill": distilled}
+        progress.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+
+    def _evaluate(self, done: Progress):
+        settings = self.config.stages.multitask
+        evaluation = evaluate(
+            self.student, self.tasks, self.validation, settings.batch_size, self.config.data.workers, self.accelerator
+        )
+        if self.tracker:
+            step = self._global_step(done)
+            self.tracker.evaluation(evaluation, self.student.sources, self.student.levels, step)
+            self.tracker.figure("predictions", self._panel(), self.run.panels, step)
+        return evaluation
+
+    def _panel(self):
+        """Predictions for images spread evenly over the validation set."""
+        count = min(PANEL_IMAGES, len(self.validation))
+        chosen = [index * len(self.validation) // count for index in range(count)]
+        batch = to_device(next(load(self.validation, [chosen], workers=0)), self.accelerator.device)
+        training = self.student.training
+        self.student.eval()
+        with torch.no_grad():
+            output = self.student(batch["image"])
+        self.student.train(training)
+        return prediction_panel(batch, output, self.tasks)
+
+    def _write_results(self) -> None:
+        """Evaluate at the end; ``metrics.json`` is written last, for it says that all is done."""
+        self.student.to(self.accelerator.device)
+        settings = self.config.stages.multitask
+        metrics = self._evaluate(Progress(STAGES[-1], self.steps[STAGES[-1]])).metrics
+        constants = constant_predictions(
+            self.tasks, self.validation, settings.batch_size, self.config.data.workers, self.accelerator
+        )
+        if not self.accelerator.is_main_process:
+            return
+        self.tracker.close()
+        save_bundle(self.student, self.run.student)
+        write_json(self.run.constants, constants)
+        write_text(self.run.results, report.markdown(self.config.name, self.tasks, metrics, constants))
+        write_json(self.run.metrics, metrics)
+        print(report.console(self.tasks, metrics, constants))
+
+
+def save_bundle(student: Student, path: Path) -> None:
+    """Write what inference needs, without aligners, as a directory that ``Student.from_pretrained`` reads."""
+    bundle = copy.deepcopy(student).cpu()
+    bundle.drop_aligners()
+    beside = path.with_name(f"{path.name}.partial")
+    shutil.rmtree(beside, ignore_errors=True)
+    bundle.save_pretrained(beside)
+    shutil.rmtree(path, ignore_errors=True)
+    os.replace(beside, path)
+
+
+def _every(interval: int | None, step: int) -> bool:
+    return interval is not None and step % interval == 0

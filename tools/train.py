@@ -1,0 +1,33 @@
+"""Distil the teachers of a config into a student, train it on the tasks and evaluate it."""
+
+import argparse
+
+from sak import config
+from sak.cli import run
+
+EXAMPLE = """example:
+  python tools/train.py configs/sak_pascal_mini.yaml
+  python tools/train.py configs/sak_pascal_mini.yaml name=longer stages.multitask.steps=3000
+
+The same command again resumes an interrupted run. A finished one says so and stops."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    options = parser.parse_args(arguments)
+    experiment = config.load(options.config, options.overrides)
+
+    from sak.engine.run_directory import RunDirectory
+    from sak.engine.train import train  # after the config's own mistakes: it loads torch and the model libraries
+
+    already = RunDirectory(experiment).finished
+    results = train(experiment).results
+    print(f"{'This run is already finished' if already else 'Finished'}: {results}")
+
+
+if __name__ == "__main__":
+    run(main)
