@@ -1,0 +1,101 @@
+"""Images without labels, for the distillation stage."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from sak.data.reading import naming
+from sak.errors import UserError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+RATIO = (3 / 4, 4 / 3)  # width / height of a crop
+
+
+def find_images(folder: str | os.PathLike) -> list[Path]:
+    """All image files under `folder`, however deep, sorted by path. None at all is a UserError."""
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is not a folder: set it to the one that holds the images.")
+    # os.walk with links: data sets are often folders of links to folders.
+    files = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
+    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    if not images:
+        raise UserError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}): set it to the folder that does.")
+    return images
+
+
+def random_window(
+    size: tuple[int, int], rng: np.random.Generator, scale: tuple[float, float], tries: int = 10
+) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of a crop with a share in `scale` of the area and an aspect ratio in `RATIO`.
+
+    The random resized crop of Inception (Szegedy et al., CVPR 2015). `size` is (width, height). Where none of `tries`
+    crops fits into the image, the largest central one of an allowed ratio is taken.
+    """
+    width, height = size
+    for _ in range(tries):
+        area = width * height * rng.uniform(*scale)
+        ratio = np.exp(rng.uniform(*np.log(RATIO)))
+        crop_width, crop_height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(rng.integers(width - crop_width + 1))
+            top = int(rng.integers(height - crop_height + 1))
+            return left, top, left + crop_width, top + crop_height
+    crop_width = min(width, max(1, round(height * RATIO[1])))
+    crop_height = min(height, max(1, round(width / RATIO[0])))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return left, top, left + crop_width, top + crop_height
+
+
+class Images(Dataset):
+    """Random resized crops, mirrored in half of the cases: {"image": float32 (3, H, W) in [0, 1], "name": str}.
+
+    Args:
+        files: paths of images in any mode that Pillow reads.
+        image_size: (H, W) of the items.
+        seed: of the crops, which are a function of (seed, epoch, index) alone: see `set_epoch`.
+        crop_scale: least and largest share of the image's area that a crop covers.
+
+    Raises:
+        UserError: without files, and when an item is read whose file is damaged.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[str | os.PathLike],
+        image_size: tuple[int, int],
+        seed: int = 0,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+    ):
+        if not files:
+            raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
+        self.image_files = [Path(file) for file in files]
+        self.names = [file.stem for file in self.image_files]
+        self.image_size = tuple(image_size)
+        self.seed = seed
+        self.crop_scale = tuple(crop_scale)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the crops of an epoch. Call it before the loader's workers start: they hold a copy."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.image_files)
+
+    def __getitem__(self, index: int) -> dict:
+        index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        height, width = self.image_size
+        with naming(self.image_files[index]), Image.open(self.image_files[index]) as file:
+            image = file.convert("RGB")
+        window = random_window(image.size, rng, self.crop_scale)
+        image = image.resize((width, height), Image.Resampling.BICUBIC, box=window)
+        if rng.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+        return {"image": pixels.float() / 255, "name": self.names[index]}

@@ -1,0 +1,112 @@
+"""PASCAL-Context in the multi-task release (ASTMT, Maninis et al., CVPR 2019, arXiv 1904.08918).
+
+Semantic labels and parts come from PASCAL VOC 2012 and PASCAL-Part, boundaries from PASCAL-Context's 459 classes;
+saliency and normals were distilled from networks of that time.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from skimage.morphology import thin
+
+from sak.data.archive import Archive
+from sak.data.reading import naming, read_classes, read_map, read_matlab, read_normals
+from sak.data.transforms import IGNORE
+from sak.errors import UserError
+
+PERSON = 15  # PASCAL-Part's class_ind
+PARTS = {
+    1: "hair head lear rear lebrow rebrow leye reye mouth nose",
+    2: "neck torso",
+    3: "luarm ruarm",
+    4: "llarm rlarm lhand rhand",
+    5: "luleg ruleg",
+    6: "llleg rlleg lfoot rfoot",
+}
+PART_LABELS = {name: label for label, names in PARTS.items() for name in names.split()}
+
+
+class PascalContext(Archive):
+    """4,998 training and 5,105 validation images; see `Archive` for arguments, items and errors."""
+
+    TITLE = "PASCAL-Context"
+    TASKS = ("semseg", "human_parts", "saliency", "normals", "edge")
+    LISTS = "ImageSets/Context/{}.txt"
+    IMAGES = "JPEGImages/{}.jpg"
+    FILES = {
+        "semseg": (("semseg/VOC12/{}.png", "semseg/pascal-context/{}.png"),),
+        "human_parts": (("human_parts/{}.mat",),),
+        "saliency": (("sal_distill/{}.png",),),
+        "normals": (
+            ("normals_distill/{}.png",),
+            ("pascal-context/trainval/{}.mat",),
+            ("json/nyu_classes.json",),
+            ("json/context_classes.json",),
+        ),
+        "edge": (("pascal-context/trainval/{}.mat",),),
+    }
+
+    def read(self, task: str, *paths: Path) -> np.ndarray:
+        match task:
+            case "semseg":
+                return read_classes(*paths, num_classes=21)
+            case "human_parts":
+                return read_human_parts(*paths)
+            case "saliency":
+                return (read_map(*paths) > 127.5).astype(np.uint8)
+            case "normals":
+                return read_valid_normals(*paths[:2], valid_classes=normal_classes(*paths[2:]))
+            case "edge":
+                return draw_edges(read_matlab(*paths, "LabelMap"))
+        raise AssertionError(task)
+
+    def read_boundaries(self, path: Path) -> np.ndarray:
+        return read_matlab(path, "LabelMap")
+
+
+@functools.cache
+def normal_classes(nyu_path: Path, context_path: Path) -> np.ndarray:
+    """The ids of LabelMap on which the distilled normals can be trusted: classes that NYUD, their source, has."""
+    nyu = set(read_json(nyu_path)) - {"unknown"} | {"tvmonitor"}
+    return np.array([label for name, label in read_json(context_path).items() if name in nyu])
+
+
+def read_json(path: Path):
+    with naming(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_human_parts(path: Path) -> np.ndarray:
+    """uint8 (H, W): labels 1..6 of the parts of every person, painted in the file's order; 0 elsewhere."""
+    annotation = read_matlab(path, "anno")
+    with naming(path):
+        objects = annotation["objects"][0, 0].ravel()
+        target = np.zeros(objects[0]["mask"].shape, dtype=np.uint8)
+        for person in objects:
+            if int(person["class_ind"].item()) != PERSON or not person["parts"].size:
+                continue
+            for part in person["parts"].ravel():
+                target[part["mask"] > 0] = PART_LABELS[str(part["part_name"].item())]
+    return target
+
+
+def read_valid_normals(normals_path: Path, classes_path: Path, valid_classes: np.ndarray) -> np.ndarray:
+    """float32 (H, W, 3): the stored normals where LabelMap is one of `valid_classes`, elsewhere 255."""
+    normals = read_normals(normals_path)
+    classes = read_matlab(classes_path, "LabelMap")
+    if classes.shape != normals.shape[:2]:
+        raise UserError(
+            f"{normals_path} is {normals.shape[:2]} pixels (height, width), but {classes_path} is {classes.shape}: "
+            "restore both from the archive."
+        )
+    normals[~np.isin(classes, valid_classes)] = IGNORE
+    return normals
+
+
+def draw_edges(classes: np.ndarray) -> np.ndarray:
+    """float32 (H, W, 1): 1 where the Laplacian of the label map (H, W) is not zero, thinned: the training's edges."""
+    laplacian = cv2.Laplacian(classes.astype(np.float64), cv2.CV_64F)
+    return thin(np.abs(laplacian) > 0).astype(np.float32)[..., None]

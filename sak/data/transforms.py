@@ -1,0 +1,198 @@
+"""Transforms of samples: the published training recipe and the evaluation's padding.
+
+A sample is a dict of NumPy arrays over one pixel grid, all 255 where a label is to be ignored:
+    image                               (H, W, 3)  uint8, RGB; float32 in 0..255 once its colours were distorted
+    semseg, human_parts, saliency       (H, W)     integers
+    edge, depth                         (H, W, 1)  float32, depth in metres
+    normals                             (H, W, 3)  float32, x to the right
+    boundaries                          (H, W, 1)  uint8
+What is not an array (the name) passes through. A transform returns a new sample and leaves the given one as it was;
+the random ones draw from the generator that they are handed.
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+
+IGNORE = 255
+MEAN_COLOUR = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]: what padding shows
+
+# Data loaders already run one process per core; OpenCV's own threads would only contend with them.
+cv2.setNumThreads(0)
+
+Sample = dict
+Size = tuple[int, int]
+
+
+def labels(sample: Sample) -> list[str]:
+    """The keys of the label arrays."""
+    return [key for key, value in sample.items() if key != "image" and isinstance(value, np.ndarray)]
+
+
+def map_arrays(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> Sample:
+    """Apply `function` to the image and to every label alike."""
+    return {key: function(value) if isinstance(value, np.ndarray) else value for key, value in sample.items()}
+
+
+def resize_nearest(label: np.ndarray, size: Size) -> np.ndarray:
+    """Sample (H, W, ...) at the centres of the new pixels, as the image's interpolation does, for any type."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(size, label.shape[:2], strict=True)
+    )
+    return label[rows[:, None], columns]
+
+
+def resize(sample: Sample, size: Size, interpolation: int = cv2.INTER_LINEAR) -> Sample:
+    """Image interpolated, labels nearest: classes do not blend, unit vectors stay unit."""
+    result = {**sample, "image": cv2.resize(sample["image"], (size[1], size[0]), interpolation=interpolation)}
+    for key in labels(sample):
+        result[key] = resize_nearest(sample[key], size)
+    return result
+
+
+def random_scale(sample: Sample, rng: np.random.Generator, low: float = 0.5, high: float = 2.0) -> Sample:
+    """Resize by one factor drawn from [low, high); what is seen larger is nearer: depth is divided by the factor."""
+    factor = rng.uniform(low, high)
+    height, width = sample["image"].shape[:2]
+    result = resize(sample, (max(1, round(height * factor)), max(1, round(width * factor))))
+    if "depth" in sample:
+        depth = result["depth"]
+        result["depth"] = np.where(depth == IGNORE, depth, depth / np.float32(factor))
+    return result
+
+
+def random_crop(
+    sample: Sample, rng: np.random.Generator, size: Size, max_share: float = 0.75, tries: int = 10
+) -> Sample:
+    """Cut out a window of `size` (or all there is), the first of `tries` in which no semseg class dominates.
+
+    A class dominates where it holds more than `max_share` of the valid pixels. If each of the windows has one, or
+    none has a valid pixel, the last is taken; so is the first where semseg is not among the labels.
+    """
+    height, width = sample["image"].shape[:2]
+    crop_height, crop_width = min(size[0], height), min(size[1], width)
+    for _ in range(tries):
+        top = int(rng.integers(height - crop_height + 1))
+        left = int(rng.integers(width - crop_width + 1))
+        window = np.s_[top : top + crop_height, left : left + crop_width]
+        if "semseg" not in sample:
+            break
+        classes = sample["semseg"][window]
+        counts = np.bincount(classes[classes != IGNORE])
+        if counts.size and counts.max() <= max_share * counts.sum():
+            break
+    return map_arrays(sample, lambda array: array[window])
+
+
+def flip(sample: Sample) -> Sample:
+    """Mirror left and right; normals point the other way along x."""
+    result = map_arrays(sample, lambda array: array[:, ::-1])
+    if "normals" in sample:
+        normals = result["normals"].copy()
+        valid = (normals != IGNORE).all(axis=-1)
+        normals[valid, 0] *= -1
+        result["normals"] = normals
+    return result
+
+
+def random_flip(sample: Sample, rng: np.random.Generator, probability: float = 0.5) -> Sample:
+    return flip(sample) if rng.random() < probability else sample
+
+
+def photometric_distortion(sample: Sample, rng: np.random.Generator) -> Sample:
+    """Distort brightness (±32/255), contrast and saturation (×0.5..1.5) and hue (±18°), each in half of the cases.
+
+    As in SSD (Liu et al., 2016, arXiv 1512.02325): contrast comes before saturation and hue in half of the cases,
+    else after. The image becomes float32 in 0..255.
+    """
+
+    def chance() -> bool:
+        return rng.random() < 0.5
+
+    image = sample["image"].astype(np.float32) / 255
+    if chance():
+        image = image + np.float32(rng.uniform(-32, 32) / 255)
+    contrast = np.float32(rng.uniform(0.5, 1.5)) if chance() else np.float32(1)
+    contrast_first = chance()
+    if contrast_first:
+        image = image * contrast
+    hsv = cv2.cvtColor(np.clip(image, 0, 1), cv2.COLOR_RGB2HSV)  # hue in degrees, the others in [0, 1]
+    if chance():
+        hsv[..., 1] = np.clip(hsv[..., 1] * np.float32(rng.uniform(0.5, 1.5)), 0, 1)
+    if chance():
+        hsv[..., 0] = (hsv[..., 0] + np.float32(rng.uniform(-18, 18))) % 360
+    image = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    if not contrast_first:
+        image = image * contrast
+    return {**sample, "image": np.clip(image, 0, 1) * 255}
+
+
+def fit(sample: Sample, size: Size) -> Sample:
+    """Shrink a sample that is larger than `size` until it fits, keeping its aspect ratio; never enlarge it."""
+    height, width = sample["image"].shape[:2]
+    factor = min(size[0] / height, size[1] / width)
+    if factor >= 1:
+        return sample
+    return resize(sample, (max(1, round(height * factor)), max(1, round(width * factor))), cv2.INTER_AREA)
+
+
+def margins(size: Size, canvas: Size) -> tuple[int, int]:
+    """(top, left): where an image of `size` = (h, w) lies in a padded `canvas` = (H, W); it is centred."""
+    return (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
+
+
+def pad(sample: Sample, canvas: Size) -> Sample:
+    """Centre the sample on a `canvas` of the mean colour (image, then float32 in 0..255) and of 255 (labels).
+
+    Adds "size", the (h, w) of what was padded; `margins` tells where it lies.
+    """
+    size = sample["image"].shape[:2]
+    top, left = margins(size, canvas)
+
+    def paste(array: np.ndarray, background: np.ndarray) -> np.ndarray:
+        padded = np.broadcast_to(background, (*canvas, *array.shape[2:])).astype(background.dtype)
+        padded[top : top + size[0], left : left + size[1]] = array
+        return padded
+
+    result = {**sample, "size": size}
+    result["image"] = paste(sample["image"], np.float32(255) * np.array(MEAN_COLOUR, dtype=np.float32))
+    for key in labels(sample):
+        result[key] = paste(sample[key], np.array(IGNORE, dtype=sample[key].dtype))
+    return result
+
+
+def ignore_without_parts(sample: Sample) -> Sample:
+    """Ignore human_parts altogether where no part is seen: such images were mostly not annotated for them."""
+    parts = sample.get("human_parts")
+    if parts is None or ((parts != 0) & (parts != IGNORE)).any():
+        return sample
+    return {**sample, "human_parts": np.full_like(parts, IGNORE)}
+
+
+def to_tensors(sample: Sample) -> Sample:
+    """Image and other arrays with a channel axis to (C, H, W) of their type, class maps to int64 (H, W)."""
+
+    def tensor(array: np.ndarray) -> torch.Tensor:
+        if array.ndim == 2:
+            return torch.from_numpy(array.astype(np.int64))
+        return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+    result = map_arrays(sample, tensor)
+    result["image"] = result["image"].float() / 255
+    return result
+
+
+def for_training(sample: Sample, rng: np.random.Generator, size: Size) -> Sample:
+    """The published multi-task training recipe (SAK, arXiv 2410.14633, and its predecessors)."""
+    sample = random_scale(sample, rng)
+    sample = random_crop(sample, rng, size)
+    sample = random_flip(sample, rng)
+    sample = photometric_distortion(sample, rng)
+    return to_tensors(pad(ignore_without_parts(sample), size))
+
+
+def for_evaluation(sample: Sample, size: Size) -> Sample:
+    """The whole image, shrunk only where it is larger than the canvas."""
+    return to_tensors(pad(ignore_without_parts(fit(sample, size)), size))

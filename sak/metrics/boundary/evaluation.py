@@ -1,0 +1,186 @@
+"""Protocols, counts per image, and the F-measures of a set."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from sak.errors import UserError
+from sak.metrics.boundary.matching import match
+from sak.metrics.boundary.nms import suppress_non_maxima
+from sak.metrics.boundary.thinning import thin as thin_masks
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """How a map of probabilities becomes thin boundaries; `suppress_non_maxima` explains `reach` and `blur`."""
+
+    reach: int
+    blur: int
+    as_uint8: bool  # whether the ridges are stored in 8 bits before they are compared
+    compare: Literal["ge", "gt"]
+    thresholds: tuple[float, ...]
+
+
+HUNDREDTHS = tuple(step / 100 for step in range(1, 100))
+PROTOCOLS = {
+    # SAK and PRISM.
+    "sak": Protocol(reach=4, blur=1, as_uint8=True, compare="ge", thresholds=HUNDREDTHS),
+    # InvPT, TaskPrompter and most papers before them.
+    "invpt": Protocol(reach=1, blur=0, as_uint8=False, compare="gt", thresholds=(0.001, *HUNDREDTHS, 0.999)),
+}
+
+
+def boundary_map(labels: np.ndarray) -> np.ndarray:
+    """bool (H, W): the thinned boundaries between the regions of a label map (H, W) of any values.
+
+    A pixel lies on a boundary if it differs from its neighbour to the right, below, or diagonally below to the right.
+    """
+    edges = np.zeros(labels.shape, dtype=bool)
+    edges[:, :-1] |= labels[:, :-1] != labels[:, 1:]
+    edges[:-1] |= labels[:-1] != labels[1:]
+    edges[:-1, :-1] |= labels[:-1, :-1] != labels[1:, 1:]
+    return thin_masks(edges)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Counts of every image at every threshold, and the F-measures that follow from them, all in 0..1.
+
+    Attributes:
+        thresholds: (K,).
+        count: int64 (N, K), pairs of a predicted and a true boundary pixel.
+        sum_r: int64 (N, K), true boundary pixels.
+        sum_p: int64 (N, K), predicted boundary pixels.
+        protocol: "sak", "invpt", or "none" without suppression.
+    """
+
+    thresholds: np.ndarray
+    count: np.ndarray
+    sum_r: np.ndarray
+    sum_p: np.ndarray
+    protocol: str
+
+    @property
+    def ods_f(self) -> float:
+        """The best F of one threshold for the whole set, not interpolated between thresholds."""
+        return float(f_measure(*self._pooled()).max())
+
+    @property
+    def ois_f(self) -> float:
+        """F of the counts at each image's own best threshold."""
+        per_image = f_measure(*precision_recall(self.count, self.sum_r, self.sum_p))
+        best = np.round(per_image, 6).argmax(axis=1)
+        chosen = np.arange(len(best)), best
+        pooled = precision_recall(self.count[chosen].sum(), self.sum_r[chosen].sum(), self.sum_p[chosen].sum())
+        return float(f_measure(*pooled))
+
+    @property
+    def ap(self) -> float:
+        """Area under precision over recall, interpolated linearly at 0, 0.01, ..., 1, and 0 beyond the curve."""
+        precision, recall = self._pooled()
+        recall, first = np.unique(recall, return_index=True)
+        if recall.size < 2:
+            return 0.0
+        return float(np.interp(np.arange(101) / 100, recall, precision[first], left=0, right=0).sum() / 100)
+
+    def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
+        return precision_recall(self.count.sum(0), self.sum_r.sum(0), self.sum_p.sum(0))
+
+
+def precision_recall(count: np.ndarray, sum_r: np.ndarray, sum_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where nothing is predicted, precision is 1 and recall 0; where nothing is true, recall 1 and precision 0."""
+    precision = np.where(sum_p > 0, count / np.maximum(sum_p, 1), 1.0)
+    recall = np.where(sum_r > 0, count / np.maximum(sum_r, 1), 1.0)
+    return np.where((sum_r == 0) & (sum_p > 0), 0.0, precision), np.where(sum_p == 0, 0.0, recall)
+
+
+def f_measure(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
+    total = precision + recall
+    return np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1), 0.0)
+
+
+def count_image(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    max_dist: float,
+    protocol: Protocol | None,
+    thresholds: np.ndarray,
+    compare: str,
+    thin: bool,
+) -> np.ndarray:
+    """int64 (3, K): count, sum_r and sum_p of one image; arguments as in `evaluate`."""
+    values = prediction.astype(np.float64) / 255
+    if protocol is not None:
+        values = suppress_non_maxima(prediction.astype(np.float32) / 255, protocol.reach, protocol.blur)
+        if protocol.as_uint8:
+            values = np.floor(values * 255 + np.float32(0.5)).astype(np.float64) / 255
+    thresholds = thresholds.astype(values.dtype)
+    reaches = np.greater_equal if compare == "ge" else np.greater
+
+    # Thresholds between the same two values of the map select the same pixels: each selection is matched once.
+    sizes = [np.count_nonzero(reaches(values, threshold)) for threshold in thresholds]
+    _, first, which = np.unique(sizes, return_index=True, return_inverse=True)
+    masks = reaches(values, thresholds[first, None, None])
+    if thin:
+        masks = thin_masks(masks)
+    count = match(masks, truth, max_dist * np.hypot(*truth.shape))
+    sum_p = masks.sum(axis=(1, 2))
+    return np.stack([count[which], np.full(len(thresholds), truth.sum()), sum_p[which]])
+
+
+def evaluate(
+    predictions: Iterable[np.ndarray],
+    truths: Iterable[np.ndarray],
+    max_dist: float,
+    nms: Literal["sak", "invpt"] | None = "sak",
+    thin: bool = True,
+    thresholds: Sequence[float] | None = None,
+    compare: Literal["ge", "gt"] | None = None,
+    workers: int = 1,
+    progress: bool = False,
+) -> Result:
+    """Match predicted with true boundaries at every threshold.
+
+    Args:
+        predictions: uint8 (H, W) maps, 255 p truncated.
+        truths: bool (H, W) maps of thin boundaries, as `boundary_map` draws them.
+        max_dist: largest distance of a pair as a share of the image's diagonal; 0.0075 on PASCAL, 0.011 on NYUD.
+        nms: the protocol of non-maximum suppression, or None to take the maps as they are.
+        thin: whether predictions are thinned after each threshold.
+        thresholds: of the probability; by default the protocol's, without suppression 0.01, ..., 0.99.
+        compare: "ge" selects p >= t, "gt" p > t; by default as the protocol does, without suppression "ge".
+        workers: threads that share the images.
+        progress: whether to show a bar.
+
+    Raises:
+        UserError: for an unknown protocol or comparison, and for maps that do not fit together.
+    """
+    if nms is not None and nms not in PROTOCOLS:
+        raise UserError(f"There is no boundary protocol {nms!r}: known are {', '.join(PROTOCOLS)}, or none.")
+    protocol = None if nms is None else PROTOCOLS[nms]
+    if thresholds is None:
+        thresholds = HUNDREDTHS if protocol is None else protocol.thresholds
+    if compare is None:
+        compare = "ge" if protocol is None else protocol.compare
+    if compare not in ("ge", "gt"):
+        raise UserError(f"There is no comparison {compare!r} with thresholds: known are ge (>=) and gt (>).")
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+
+    def one(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        prediction, truth = (np.asarray(array) for array in pair)
+        if prediction.dtype != np.uint8 or prediction.ndim != 2 or prediction.shape != truth.shape:
+            raise UserError(
+                f"Boundaries are evaluated on uint8 maps (height, width) of the truth's shape, not {prediction.dtype} "
+                f"{prediction.shape} against {truth.shape}."
+            )
+        return count_image(prediction, truth.astype(bool), max_dist, protocol, thresholds, compare, thin)
+
+    pairs = zip(predictions, truths, strict=True)
+    with ThreadPoolExecutor(workers) as pool:
+        counts = list(tqdm(pool.map(one, pairs), desc="boundaries", disable=not progress))
+    count, sum_r, sum_p = np.stack(counts, axis=1) if counts else np.zeros((3, 0, len(thresholds)), dtype=np.int64)
+    return Result(thresholds, count, sum_r, sum_p, nms or "none")

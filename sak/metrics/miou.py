@@ -1,0 +1,37 @@
+"""Mean intersection over union of a semantic segmentation."""
+
+import torch
+from torchmetrics import Metric
+
+IGNORE = 255
+
+
+class MeanIoU(Metric):
+    """One confusion matrix over the whole set; a class that is nowhere, neither seen nor predicted, counts 0.
+
+    Legend: B batch, H, W image. Pixels whose target is 255 do not count.
+    """
+
+    higher_is_better = True
+    is_differentiable = False
+    full_state_update = False
+
+    def __init__(self, num_classes: int, **kwargs):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        # Rows are targets, columns predictions.
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
+        """Both (B, H, W), classes as integers."""
+        valid = target != IGNORE
+        pairs = target[valid].long() * self.num_classes + prediction[valid].long()
+        counts = torch.bincount(pairs, minlength=self.num_classes**2)
+        self.confusion += counts.view(self.num_classes, self.num_classes).to(self.confusion.device)
+
+    def compute(self) -> torch.Tensor:
+        """Percent."""
+        confusion = self.confusion.double()
+        intersection = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - intersection
+        return 100 * (intersection / union.clamp(min=1)).mean()
