@@ -1,0 +1,90 @@
+"""Train one miniature, export its weights, and measure them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from sak.errors import UserError
+from sak.files import replacing
+from teachers.base import unknown
+from teachers.pretrain import card, data, evaluation
+from teachers.pretrain.contrastive import Contrastive
+from teachers.pretrain.loop import fit
+from teachers.pretrain.promptable import Promptable
+from teachers.pretrain.self_distillation import SelfDistillation
+
+
+@dataclasses.dataclass
+class Recipe:
+    objective: type[nn.Module]
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+RECIPES = {
+    "dinov2": Recipe(SelfDistillation, steps=2400, batch_size=48, learning_rate=1e-3),
+    "clip": Recipe(Contrastive, steps=1100, batch_size=128, learning_rate=1e-3),
+    "sam": Recipe(Promptable, steps=2000, batch_size=32, learning_rate=1e-3),
+}
+
+
+def pretrain(
+    name: str,
+    roots: Sequence[str | Path],
+    output: str | Path,
+    work: str | Path,
+    command: str,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> None:
+    """Train the miniature `name`; write weights, card and figure to `output`, and the checkpoint to `work`.
+
+    Starting again continues from the checkpoint; after the last step it exports and measures anew.
+
+    Args:
+        roots: archives whose train splits are learnt from; the val split of the first measures the result.
+        command: what the card says it was made with.
+        steps, batch_size: None for the recipe's.
+
+    Raises:
+        UserError: there is no such miniature, or an archive is incomplete.
+    """
+    if name not in RECIPES:
+        raise UserError(unknown("miniature", name, RECIPES))
+    recipe, output = RECIPES[name], Path(output)
+    steps, batch_size = steps or recipe.steps, batch_size or recipe.batch_size
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    train, val = data.join([data.load(root, "train") for root in roots]), data.load(roots[0], "val")
+    objective = recipe.objective(train, batch_size)
+    seconds, starts = fit(objective, steps, recipe.learning_rate, Path(work) / f"{name}.pt", seed)
+
+    weights = output / f"{name}.safetensors"
+    state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
+    with replacing(weights) as beside:
+        save_file(state, beside)
+    if name == "dinov2":
+        measured = evaluation.self_distillation(str(weights), train, val)
+    elif name == "clip":
+        measured = evaluation.contrastive(objective, val)
+    else:
+        measured = evaluation.promptable(objective, train, val)
+    card.write(output, name, command, _facts(state, train, val, steps, batch_size, seconds, starts), measured)
+
+
+def _facts(state: dict, train, val, steps: int, batch_size: int, seconds: float, starts: int) -> dict[str, str]:
+    count = sum(value.numel() for value in state.values())
+    resumed = f", resumed {starts - 1} times" if starts > 1 else ""
+    return {
+        "weights": f"{count / 1e6:.2f} M values in half precision",
+        "training data": f"{len(train)} rendered scenes; {len(val)} others to measure",
+        "training": f"{steps} steps of {batch_size} images{resumed}",
+        "duration": f"{seconds / 60:.0f} minutes on {torch.get_num_threads()} CPU core(s)",
+    }

@@ -1,0 +1,132 @@
+"""DINOv2 in miniature: a network learns to predict what its own momentum average sees in other views.
+
+After DINO (Caron et al., arXiv 2104.14294) for images and iBOT (Zhou et al., arXiv 2111.07832) for patches, which
+DINOv2 (Oquab et al., arXiv 2304.07193) joins.
+
+Legend: B images, V views, N patch tokens, M masked patches, D width, K prototypes, S side of a view in pixels.
+"""
+
+import copy
+import math
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from teachers.base import IMAGENET_MEAN, IMAGENET_STD
+from teachers.pretrain import data
+from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
+
+GLOBAL_SIZE, LOCAL_SIZE, LOCAL_VIEWS = 64, 32, 4
+FULL_SIZE_FROM = 0.9  # of the training: then global views are as large as the images that the teacher will see
+PROTOTYPES = 1024
+STUDENT_TEMPERATURE, CENTRE_MOMENTUM = 0.1, 0.9
+
+
+class Head(nn.Module):
+    """Projection of tokens (..., D) onto K prototypes of unit length."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64))
+        self.prototypes = nn.Parameter(torch.randn(PROTOTYPES, 64))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return F.normalize(self.mlp(tokens.float()), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+
+
+class Network(nn.Module):
+    """The transformer, its two heads and the token that stands for a masked patch."""
+
+    def __init__(self):
+        super().__init__()
+        spec = MINIATURES["dinov2"]
+        # LayerScale starts at 0.1 instead of 1e-5: this training is a thousand times shorter than DINOv2's
+        self.backbone: VisionTransformer = timm.create_model(
+            spec.model, num_classes=0, dynamic_img_size=True, init_values=0.1, **spec.options
+        )
+        self.image_head, self.patch_head = Head(self.backbone.embed_dim), Head(self.backbone.embed_dim)
+        self.mask_token = nn.Parameter(torch.zeros(self.backbone.embed_dim))
+
+    def forward(self, views: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalised views (B,3,S,S), patches hidden where `mask` (B,h,w) is true -> tokens (B,1+N,D), class first."""
+        backbone = self.backbone
+        tokens = backbone.patch_embed(views)  # (B,h,w,D)
+        if mask is not None:
+            tokens = torch.where(mask.unsqueeze(-1), self.mask_token.to(tokens.dtype), tokens)
+        return backbone.norm(backbone.blocks(backbone.norm_pre(backbone._pos_embed(tokens))))
+
+
+class SelfDistillation(nn.Module):
+    """The objective; `teacher` is the momentum average, which is what gets exported."""
+
+    def __init__(self, scenes: data.Scenes, batch_size: int):
+        super().__init__()
+        self.scenes, self.batch_size = scenes, batch_size
+        self.student = Network()
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.register_buffer("image_centre", torch.zeros(PROTOTYPES))
+        self.register_buffer("patch_centre", torch.zeros(PROTOTYPES))
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def loss(self, progress: float, generator: torch.Generator) -> Tensor:
+        """Cross-entropy between the teacher's and the student's distributions over prototypes: of each global view
+        against every other view, and of each hidden patch against the teacher's sight of it."""
+        index = torch.randint(len(self.scenes), (self.batch_size,), generator=generator)
+        images = self.scenes.images[index]
+        size = GLOBAL_SIZE if progress < FULL_SIZE_FROM else IMAGE_SIZE
+        globals_ = torch.cat([self._view(images, size, (0.35, 1.0), generator) for _ in range(2)])
+        locals_ = torch.cat([self._view(images, LOCAL_SIZE, (0.05, 0.35), generator) for _ in range(LOCAL_VIEWS)])
+        mask = self._mask(len(globals_), size // self.student.backbone.patch_embed.patch_size[0], generator)
+        temperature = 0.04 + 0.03 * min(1.0, progress / 0.3)  # sharp at first, when the teacher knows little
+
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                seen = self.teacher(globals_)
+                image_logits = self.teacher.image_head(seen[:, 0])
+                patch_logits = self.teacher.patch_head(seen[:, 1:][mask.flatten(1)])
+            tokens = self.student(globals_, mask)
+            global_logits = self.student.image_head(tokens[:, 0])
+            local_logits = self.student.image_head(self.student(locals_)[:, 0])
+            hidden_logits = self.student.patch_head(tokens[:, 1:][mask.flatten(1)])
+
+        targets = ((image_logits - self.image_centre) / temperature).softmax(-1).chunk(2)
+        views = global_logits.chunk(2) + local_logits.chunk(LOCAL_VIEWS)
+        pairs = [(t, v) for t in range(2) for v in range(len(views)) if t != v]
+        image_loss = sum(cross_entropy(views[v], targets[t]) for t, v in pairs) / len(pairs)
+        patch_targets = ((patch_logits - self.patch_centre) / temperature).softmax(-1)
+        patch_loss = cross_entropy(hidden_logits, patch_targets)
+
+        self.image_centre.lerp_(image_logits.mean(0), 1 - CENTRE_MOMENTUM)
+        self.patch_centre.lerp_(patch_logits.mean(0), 1 - CENTRE_MOMENTUM)
+        return image_loss + patch_loss
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        momentum = 1 - 0.008 * 0.5 * (1 + math.cos(math.pi * progress))  # 0.992 -> 1
+        for mine, its in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            mine.lerp_(its, 1 - momentum)
+
+    def exported(self) -> dict[str, Tensor]:
+        """The weights as timm's own checkpoints name them."""
+        return self.teacher.backbone.state_dict()
+
+    def _view(self, images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:
+        view = data.distort(data.view(images, size, scale, generator), generator)
+        return (view - self.mean) / self.std
+
+    @staticmethod
+    def _mask(count: int, side: int, generator: torch.Generator) -> Tensor:
+        """(B,h,w) bool: in half of the views a random share of 10% to 50% of the patches is hidden."""
+        share = torch.empty(count, 1, 1).uniform_(0.1, 0.5, generator=generator)
+        share = share * (torch.arange(count) % 2 == 0).view(-1, 1, 1)
+        return torch.rand(count, side, side, generator=generator) < share
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of student logits (B,K) at the student's temperature with target distributions (B,K)."""
+    return -(targets * (logits / STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()

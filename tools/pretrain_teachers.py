@@ -1,0 +1,46 @@
+"""Train a teacher of the miniature committee, export its weights and measure them.
+
+Example:
+    python tools/pretrain_teachers.py sam --data data/mini_context --output teachers/mini
+"""
+
+import argparse
+import shlex
+
+from sak.cli import run
+from teachers.pretrain.run import RECIPES, pretrain
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(RECIPES), help="the miniature to train")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="DIR",
+        help="archives to learn from; the first one's val split measures",
+    )
+    parser.add_argument("--output", default="teachers/mini", metavar="DIR", help="for weights, card and figure")
+    parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="for the checkpoint that resumes a run")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, help="images a step (default: the recipe's)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    options = parser.parse_args(arguments)
+    command = shlex.join(["python", "tools/pretrain_teachers.py", *arguments])
+    pretrain(
+        options.name,
+        options.data,
+        options.output,
+        options.work,
+        command,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        threads=options.threads,
+    )
+
+
+if __name__ == "__main__":
+    run(main)
