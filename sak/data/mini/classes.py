@@ -1,0 +1,65 @@
+"""Names and ids: the 20 VOC classes, the PASCAL-Context classes that a scene can show, and the body parts.
+
+Context ids are those of PASCAL-Context's 459 classes.
+"""
+
+VOC = (
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+VOC_ID = {name: index for index, name in enumerate(VOC)}
+PERSON = VOC_ID["person"]
+
+CONTEXT_ID = {
+    **{"aeroplane": 2, "bench": 22, "bicycle": 23, "bird": 25, "boat": 31, "book": 33, "bottle": 34, "box": 37},
+    **{"building": 44, "bus": 45, "cabinet": 46, "car": 59, "cat": 65, "ceiling": 68, "chair": 72, "cow": 98},
+    **{"cup": 104, "curtain": 105, "cushion": 106, "dog": 113, "door": 115, "fence": 144, "floor": 158, "grass": 187},
+    **{"ground": 189, "horse": 207, "light": 232, "motorbike": 258, "mountain": 259, "person": 284, "picture": 287},
+    **{"pottedplant": 308, "road": 324, "rock": 326, "rug": 330, "runway": 332, "sand": 334, "sheep": 347},
+    **{"shelves": 349, "sidewalk": 354, "sky": 360, "sofa": 368, "table": 397, "track": 415, "train": 416},
+    **{"tree": 420, "tvmonitor": 427, "unknown": 431, "wall": 440, "water": 445, "window": 454},
+}
+
+# The names in the archive's nyu_classes.json: only where the context class is one of them (or "tvmonitor") are normals
+# valid. NYU's indoor classes, and the man-made surfaces out of doors that stand where walls and floors would.
+NYU = (
+    *("building", "road", "runway", "sidewalk", "ground"),
+    *("unknown", "wall", "floor", "cabinet", "chair", "sofa", "table", "door", "window", "shelves", "picture"),
+    *("curtain", "cushion", "ceiling", "book", "person", "light", "box", "bottle", "cup", "rug", "bench", "bicycle"),
+)
+NORMALS_VALID_IDS = tuple(CONTEXT_ID[name] for name in (*NYU, "tvmonitor") if name in CONTEXT_ID and name != "unknown")
+
+# PASCAL-Part's names of a person's parts, and the label that each is merged into.
+PART_LABEL = {
+    **dict.fromkeys(("hair", "head", "lear", "rear", "lebrow", "rebrow", "leye", "reye", "mouth", "nose"), 1),
+    **dict.fromkeys(("neck", "torso"), 2),
+    **dict.fromkeys(("luarm", "ruarm"), 3),
+    **dict.fromkeys(("llarm", "rlarm", "lhand", "rhand"), 4),
+    **dict.fromkeys(("luleg", "ruleg"), 5),
+    **dict.fromkeys(("llleg", "rlleg", "lfoot", "rfoot"), 6),
+}
+PART_NAMES = tuple(PART_LABEL)
+
+
+def context_name(voc_name: str) -> str:
+    """PASCAL-Context says "table" where VOC says "diningtable"; all others agree."""
+    return "table" if voc_name == "diningtable" else voc_name

@@ -1,0 +1,135 @@
+"""Procedural textures: functions from local points (3, N) to sRGB colours (3, N) in [0, 1].
+
+N points. Each maker returns a closure; colours are (r, g, b) triples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sak.data.mini.primitives import Texture
+
+Colour = Sequence[float]
+
+COLOURS: dict[str, Colour] = {
+    "red": (0.78, 0.13, 0.12),
+    "blue": (0.14, 0.27, 0.72),
+    "green": (0.15, 0.52, 0.20),
+    "yellow": (0.90, 0.76, 0.14),
+    "orange": (0.90, 0.47, 0.10),
+    "white": (0.92, 0.92, 0.90),
+    "black": (0.09, 0.09, 0.10),
+    "grey": (0.50, 0.51, 0.53),
+    "brown": (0.42, 0.26, 0.14),
+    "pink": (0.90, 0.52, 0.62),
+    "purple": (0.45, 0.20, 0.55),
+    "beige": (0.80, 0.71, 0.55),
+    "turquoise": (0.16, 0.62, 0.62),
+}
+
+
+def column(colour: Colour) -> np.ndarray:
+    return np.asarray(colour, np.float32)[:, None]
+
+
+def vary(rng: np.random.Generator, colour: Colour, amount: float = 0.07) -> np.ndarray:
+    """The colour, a little lighter or darker and a little off its hue."""
+    return np.clip(np.asarray(colour) * rng.uniform(0.85, 1.15) + rng.normal(0, amount / 2, 3), 0.02, 0.98)
+
+
+def solid(colour: Colour) -> Texture:
+    return lambda p: np.broadcast_to(column(colour), p.shape)
+
+
+def stripes(a: Colour, b: Colour, period: float, axis: int = 0, share: float = 0.5) -> Texture:
+    def texture(p):
+        return np.where(np.mod(p[axis] / period, 1) < share, column(a), column(b))
+
+    return texture
+
+
+def checker(a: Colour, b: Colour, size: float, axes: tuple[int, ...] = (0, 1)) -> Texture:
+    def texture(p):
+        cells = sum(np.floor(p[i] / size + 1e-3) for i in axes)
+        return np.where(np.mod(cells, 2) < 1, column(a), column(b))
+
+    return texture
+
+
+def bricks(brick: Colour, mortar: Colour, width: float, height: float) -> Texture:
+    """Courses in the local x-y plane, every second one shifted by half a brick."""
+
+    def texture(p):
+        row = np.floor(p[1] / height)
+        along = np.mod(p[0] / width + 0.5 * np.mod(row, 2), 1)
+        joint = (along < 0.08) | (np.mod(p[1] / height, 1) < 0.15)
+        return np.where(joint, column(mortar), column(brick))
+
+    return texture
+
+
+def noise(
+    rng: np.random.Generator, colour: Colour, scale: float, amount: float, other: Colour | None = None
+) -> Texture:
+    """Smooth random mottling: a sum of plane waves with wavelengths about `scale`, as lightness or towards `other`."""
+    waves = rng.normal(0, 2 * np.pi / scale / 1.7, (6, 3)).astype(np.float32)
+    phases = rng.uniform(0, 2 * np.pi, (6, 1)).astype(np.float32)
+
+    def texture(p):
+        mix = np.sin(waves @ p + phases).sum(0) / 3.5
+        if other is None:
+            return np.clip(column(colour) * (1 + amount * mix), 0, 1)
+        weight = np.clip(0.5 + mix * amount, 0, 1)
+        return column(colour) * (1 - weight) + column(other) * weight
+
+    return texture
+
+
+def spots(rng: np.random.Generator, a: Colour, b: Colour, scale: float) -> Texture:
+    """Hard-edged random patches: a cow's coat."""
+    return noise(rng, a, scale, 12.0, b)
+
+
+def wood(rng: np.random.Generator, colour: Colour, axis: int = 0) -> Texture:
+    """Wavy grain along the local `axis`."""
+    across, phase = (axis + 1) % 3, rng.uniform(0, 6)
+    grain = rng.uniform(35, 70)
+
+    def texture(p):
+        wave = np.sin(grain * (p[across] + p[(axis + 2) % 3]) + 2.5 * np.sin(2.5 * p[axis] + phase))
+        return np.clip(column(colour) * (1 + 0.14 * wave), 0, 1)
+
+    return texture
+
+
+def panes(wall: Colour, glass: Colour, spacing: float, band: tuple[float, float], along=0, up=2, share=0.7) -> Texture:
+    """A row of windows between two heights: the sides of buses, trains and aeroplanes."""
+
+    def texture(p):
+        inside = (p[up] > band[0]) & (p[up] < band[1]) & (np.mod(p[along] / spacing, 1) < share)
+        return np.where(inside, column(glass), column(wall))
+
+    return texture
+
+
+def facade(wall: Colour, glass: Colour, spacing: float, storey: float) -> Texture:
+    """Windows in a grid on every vertical side of a building."""
+
+    def texture(p):
+        columns = np.mod((p[0] + p[1]) / spacing, 1)
+        rows = np.mod(p[2] / storey, 1)
+        return np.where((columns > 0.3) & (columns < 0.72) & (rows > 0.3) & (rows < 0.75), column(glass), column(wall))
+
+    return texture
+
+
+def front(face: Texture, back: Texture, margin: Sequence[float]) -> Texture:
+    """`face` on the side towards -y, framed by `back`: screens, pictures, windows. `margin`: half width, half height."""
+
+    def texture(p):
+        inside = (np.abs(p[0]) < margin[0]) & (np.abs(p[2]) < margin[1]) & (p[1] < 0)
+        return np.where(inside, face(p), back(p))
+
+    return texture
