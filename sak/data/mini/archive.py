@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from sak.data.mini.caption import caption
 from sak.data.mini.classes import CONTEXT_ID, NORMALS_VALID_IDS, NYU, PART_LABEL, PART_NAMES, PERSON, VOC
+from sak.data.mini.compose import random_scene
 from sak.data.mini.render import Rendering, render
 from sak.data.mini.saliency import salient_mask
-from sak.data.mini.scene import Scene, random_scene
+from sak.data.mini.scene import Scene
 from sak.errors import UserError
 from sak.files import write_json, write_text
 

@@ -1,7 +1,7 @@
 """Ray casting: one exact ray through each pixel's centre for the labels, and the pixels' corners for smoother colours.
 
 S number of rows and columns of rays, N number of rays or points. A pixel's colour is half its centre ray and an eighth
-of each corner ray (quincunx antialiasing), so centres and corners lie in one array (2, S, S) with S = size + 1, of which
+of each corner ray (quincunx antialiasing): centres and corners lie in one array (2, S, S) with S = size + 1, of which
 the centres' last row and column are unused. Each primitive is tested only inside its bounding box on the screen; shadow
 rays run from the light, and each primitive is tested only for points inside its bounding box as the light sees it.
 """
@@ -15,6 +15,7 @@ import numpy as np
 from sak.data.mini.classes import CONTEXT_ID, PART_LABEL, PART_NAMES
 from sak.data.mini.primitives import Primitive
 from sak.data.mini.scene import Camera, Light, Scene, look_at
+from sak.data.mini.texture import column
 
 NEAR = 0.05  # a bounding box that reaches nearer than this may cover the whole screen
 
@@ -142,7 +143,7 @@ def shade(scene: Scene, primitives, points, normals, colours, depth) -> np.ndarr
 def sky_colours(scene: Scene, directions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A gradient with a few soft clouds, roughly linear: (3, N)."""
     up = np.clip(directions[2] / np.linalg.norm(directions, axis=0), 0, 1)
-    horizon, zenith = (colour[:, None] for colour in scene.sky)
+    horizon, zenith = (column(colour) for colour in scene.sky)
     mix = up**0.6
     colours = horizon * (1 - mix) + zenith * mix
     plane = directions[:2] / np.clip(directions[2] + 0.4, 0.3, None)
@@ -171,7 +172,7 @@ def render(scene: Scene) -> Rendering:
     light[:, missed] = sky_colours(scene, directions[:, missed], rng)
     if len(missed):  # haze: far ground fades into the horizon
         fade = 1 - np.exp(-np.clip(depth - 15, 0, None) / 90)
-        light[:, hit] = light[:, hit] * (1 - fade) + scene.sky[0][:, None] ** 2 * fade
+        light[:, hit] = light[:, hit] * (1 - fade) + column(scene.sky[0]) ** 2 * fade
 
     all_normals = np.zeros_like(directions)
     all_normals[:, hit] = scene.camera.axes @ normals

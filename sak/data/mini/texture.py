@@ -28,6 +28,7 @@ COLOURS: dict[str, Colour] = {
     "beige": (0.80, 0.71, 0.55),
     "turquoise": (0.16, 0.62, 0.62),
 }
+BLACK, GREY, GLASS = (0.07, 0.07, 0.08), (0.55, 0.56, 0.58), (0.16, 0.22, 0.28)
 
 
 def column(colour: Colour) -> np.ndarray:
@@ -37,6 +38,12 @@ def column(colour: Colour) -> np.ndarray:
 def vary(rng: np.random.Generator, colour: Colour, amount: float = 0.07) -> np.ndarray:
     """The colour, a little lighter or darker and a little off its hue."""
     return np.clip(np.asarray(colour) * rng.uniform(0.85, 1.15) + rng.normal(0, amount / 2, 3), 0.02, 0.98)
+
+
+def pick(rng: np.random.Generator, names: str) -> tuple[str, np.ndarray]:
+    """One of the colours named in a string, with its variation."""
+    name = str(rng.choice(names.split()))
+    return name, vary(rng, COLOURS[name])
 
 
 def solid(colour: Colour) -> Texture:
@@ -126,7 +133,7 @@ def facade(wall: Colour, glass: Colour, spacing: float, storey: float) -> Textur
 
 
 def front(face: Texture, back: Texture, margin: Sequence[float]) -> Texture:
-    """`face` on the side towards -y, framed by `back`: screens, pictures, windows. `margin`: half width, half height."""
+    """`face` on the side towards -y, `margin` its half width and half height, framed by `back`: screens, pictures."""
 
     def texture(p):
         inside = (np.abs(p[0]) < margin[0]) & (np.abs(p[2]) < margin[1]) & (p[1] < 0)
