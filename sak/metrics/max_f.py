@@ -39,7 +39,7 @@ class MaxF(Metric):
         bins = (cells * (NUM_THRESHOLDS + 1) + reached)[valid]
         histogram = torch.bincount(bins, minlength=batch * 2 * (NUM_THRESHOLDS + 1))
         # ... summed from above: how many pixels reach each threshold.
-        reaching = histogram.view(batch, 2, -1).flip(-1).cumsum(-1).flip(-1)  # (B, 2, K + 1)
+        reaching = histogram.view(batch, 2, NUM_THRESHOLDS + 1).flip(-1).cumsum(-1).flip(-1)  # (B, 2, K + 1)
         true_positives = reaching[:, 1, 1:]
         predicted = reaching[:, :, 1:].sum(1)
         foreground = reaching[:, 1, :1].expand_as(predicted)

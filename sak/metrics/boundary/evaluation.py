@@ -1,8 +1,9 @@
 """Protocols, counts per image, and the F-measures of a set."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -67,40 +68,57 @@ class Result:
     @property
     def ods_f(self) -> float:
         """The best F of one threshold for the whole set, not interpolated between thresholds."""
-        return float(f_measure(*self._pooled()).max())
+        return float(f_measure(self.pooled).max())
 
     @property
     def ois_f(self) -> float:
         """F of the counts at each image's own best threshold."""
-        per_image = f_measure(*precision_recall(self.count, self.sum_r, self.sum_p))
-        best = np.round(per_image, 6).argmax(axis=1)
-        chosen = np.arange(len(best)), best
-        pooled = precision_recall(self.count[chosen].sum(), self.sum_r[chosen].sum(), self.sum_p[chosen].sum())
-        return float(f_measure(*pooled))
+        return float(f_measure(self.at_best))
 
     @property
     def ap(self) -> float:
-        """Area under precision over recall, interpolated linearly at 0, 0.01, ..., 1, and 0 beyond the curve."""
-        precision, recall = self._pooled()
-        recall, first = np.unique(recall, return_index=True)
-        if recall.size < 2:
-            return 0.0
-        return float(np.interp(np.arange(101) / 100, recall, precision[first], left=0, right=0).sum() / 100)
+        """Area under the curve of precision over recall, see `average_precision`."""
+        return average_precision(self.pooled)
 
-    def _pooled(self) -> tuple[np.ndarray, np.ndarray]:
-        return precision_recall(self.count.sum(0), self.sum_r.sum(0), self.sum_p.sum(0))
+    @property
+    def counts(self) -> np.ndarray:
+        """int64 (3, N, K): count, sum_r and sum_p."""
+        return np.stack([self.count, self.sum_r, self.sum_p])
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """int64 (3, K): the counts, summed over images."""
+        return self.counts.sum(axis=1)
+
+    @property
+    def at_best(self) -> np.ndarray:
+        """int64 (3,): the counts of every image at its best threshold (the first of equals), summed over images."""
+        best = np.round(f_measure(self.counts), 6).argmax(axis=1)
+        return self.counts[:, np.arange(len(best)), best].sum(axis=1)
 
 
-def precision_recall(count: np.ndarray, sum_r: np.ndarray, sum_p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where nothing is predicted, precision is 1 and recall 0; where nothing is true, recall 1 and precision 0."""
-    precision = np.where(sum_p > 0, count / np.maximum(sum_p, 1), 1.0)
-    recall = np.where(sum_r > 0, count / np.maximum(sum_r, 1), 1.0)
-    return np.where((sum_r == 0) & (sum_p > 0), 0.0, precision), np.where(sum_p == 0, 0.0, recall)
+def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """From (3, ...): count, sum_r, sum_p. An image without true pixels has recall 1, one without predicted ones
+    precision 1; the other of the two is then 0."""
+    count, sum_r, sum_p = counts
+    precision = np.where(sum_p == 0, 1.0, count / np.maximum(sum_p, 1))
+    recall = np.where((sum_r == 0) & (sum_p > 0), 1.0, count / np.maximum(sum_r, 1))
+    return precision, recall
 
 
-def f_measure(precision: np.ndarray, recall: np.ndarray) -> np.ndarray:
-    total = precision + recall
-    return np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1), 0.0)
+def f_measure(counts: np.ndarray) -> np.ndarray:
+    """Harmonic mean of precision and recall, from (3, ...): count, sum_r, sum_p; 0 where both are 0."""
+    precision, recall = precision_recall(counts)
+    return 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+
+
+def average_precision(pooled: np.ndarray) -> float:
+    """Mean of precision, interpolated linearly at recall 0, 0.01, ..., 1 from (3, K), and 0 beyond the curve's ends."""
+    precision, recall = precision_recall(pooled)
+    recall, first = np.unique(recall, return_index=True)
+    if recall.size < 2:
+        return 0.0
+    return float(np.interp(np.arange(101) / 100, recall, precision[first], left=0, right=0).sum() / 100)
 
 
 def count_image(
@@ -124,6 +142,7 @@ def count_image(
     # Thresholds between the same two values of the map select the same pixels: each selection is matched once.
     sizes = [np.count_nonzero(reaches(values, threshold)) for threshold in thresholds]
     _, first, which = np.unique(sizes, return_index=True, return_inverse=True)
+    truth = truth.astype(bool)
     masks = reaches(values, thresholds[first, None, None])
     if thin:
         masks = thin_masks(masks)
@@ -153,7 +172,7 @@ def evaluate(
         thin: whether predictions are thinned after each threshold.
         thresholds: of the probability; by default the protocol's, without suppression 0.01, ..., 0.99.
         compare: "ge" selects p >= t, "gt" p > t; by default as the protocol does, without suppression "ge".
-        workers: threads that share the images.
+        workers: processes that share the images; with one, the calling process does the work itself.
         progress: whether to show a bar.
 
     Raises:
@@ -170,17 +189,24 @@ def evaluate(
         raise UserError(f"There is no comparison {compare!r} with thresholds: known are ge (>=) and gt (>).")
     thresholds = np.asarray(thresholds, dtype=np.float64)
 
-    def one(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        prediction, truth = (np.asarray(array) for array in pair)
+    predictions, truths = list(predictions), list(truths)
+    for prediction, truth in zip(predictions, truths, strict=True):
         if prediction.dtype != np.uint8 or prediction.ndim != 2 or prediction.shape != truth.shape:
             raise UserError(
                 f"Boundaries are evaluated on uint8 maps (height, width) of the truth's shape, not {prediction.dtype} "
                 f"{prediction.shape} against {truth.shape}."
             )
-        return count_image(prediction, truth.astype(bool), max_dist, protocol, thresholds, compare, thin)
-
-    pairs = zip(predictions, truths, strict=True)
-    with ThreadPoolExecutor(workers) as pool:
-        counts = list(tqdm(pool.map(one, pairs), desc="boundaries", disable=not progress))
-    count, sum_r, sum_p = np.stack(counts, axis=1) if counts else np.zeros((3, 0, len(thresholds)), dtype=np.int64)
+    one = functools.partial(
+        count_image, max_dist=max_dist, protocol=protocol, thresholds=thresholds, compare=compare, thin=thin
+    )
+    run = map if workers == 1 else process_pool(workers).map
+    results = tqdm(run(one, predictions, truths), desc="boundaries", total=len(truths), disable=not progress)
+    counts = np.array(list(results), dtype=np.int64).reshape(-1, 3, len(thresholds))
+    count, sum_r, sum_p = counts.transpose(1, 0, 2)
     return Result(thresholds, count, sum_r, sum_p, nms or "none")
+
+
+@functools.cache
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """One pool for the life of the program: evaluations come batch by batch, and workers take a while to start."""
+    return ProcessPoolExecutor(workers)

@@ -24,7 +24,7 @@ def orientation(image: np.ndarray) -> np.ndarray:
     """(H, W): the angle across the ridges of a map (H, W), in radians within [0, π)."""
 
     def gradient(values: np.ndarray, axis: int) -> np.ndarray:
-        if values.shape[axis] == 1:
+        if values.shape[axis] < 2:
             return np.zeros_like(values)
         return np.gradient(values, axis=axis)
 
