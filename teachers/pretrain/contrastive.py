@@ -41,14 +41,9 @@ class Contrastive(nn.Module):
         """The symmetric contrastive loss of random pairs."""
         self.model.visual.patch_dropout.prob = PATCH_DROPOUT if progress < WHOLE_IMAGES_FROM else 0.0
         index = torch.randperm(len(self.scenes), generator=generator)[: self.batch_size]
-        # large crops and no mirror: a caption may name sides and everything in the scene
-        crops = data.crop(
-            self.scenes.images[index],
-            data.boxes(len(index), (0.8, 1.0), generator),
-            torch.zeros(len(index), dtype=torch.bool),
-            IMAGE_SIZE,
-        )
-        images = data.distort(crops / 255, generator, strength=0.15, blur=0.1)
+        # large crops, for a caption names everything in the scene; mirrored ones, for none names left or right
+        images = data.view(self.scenes.images[index], IMAGE_SIZE, (0.8, 1.0), generator)
+        images = data.distort(images, generator, strength=0.15, blur=0.1)
         with torch.autocast("cpu", torch.bfloat16):
             image_features = self.model.encode_image((images - self.mean) / self.std, normalize=True)
             text_features = self.model.encode_text(self.tokens[index, : self.context], normalize=True)

@@ -65,8 +65,10 @@ def load(root: str | Path, split: str) -> Scenes:
     if not images or len({image.shape for image in images}) > 1:
         raise UserError(f"{root}: training needs scenes in the {split} split, all of one size; use a rendered archive.")
 
-    def maps(folder: str) -> list[np.ndarray]:
-        return [_image(root / folder / f"{name}.png", cv2.IMREAD_UNCHANGED) for name in ids]
+    def maps(*folders: str) -> list[np.ndarray]:
+        """The PNG of each scene, from the first of the folders that has it."""
+        paths = [[root / folder / f"{name}.png" for folder in folders] for name in ids]
+        return [_image(next(filter(Path.is_file, places), places[0]), cv2.IMREAD_UNCHANGED) for places in paths]
 
     regions = [
         _regions(instances, _label_map(root / "pascal-context" / "trainval" / f"{name}.mat"))
@@ -75,7 +77,7 @@ def load(root: str | Path, split: str) -> Scenes:
     return Scenes(
         images=torch.from_numpy(np.stack(images)[..., ::-1].transpose(0, 3, 1, 2).copy()),
         captions=[captions[name] for name in ids],
-        semseg=torch.from_numpy(np.stack(maps("semseg/VOC12"))),
+        semseg=torch.from_numpy(np.stack(maps("semseg/VOC12", "semseg/pascal-context"))),
         salient=torch.from_numpy(np.stack(maps("sal_distill")) > 127.5),
         regions=torch.from_numpy(np.stack(regions)),
     )

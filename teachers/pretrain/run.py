@@ -27,9 +27,9 @@ class Recipe:
 
 
 RECIPES = {
-    "dinov2": Recipe(SelfDistillation, steps=2400, batch_size=48, learning_rate=1e-3),
-    "clip": Recipe(Contrastive, steps=1100, batch_size=128, learning_rate=1e-3),
-    "sam": Recipe(Promptable, steps=2000, batch_size=32, learning_rate=1e-3),
+    "dinov2": Recipe(SelfDistillation, steps=1400, batch_size=48, learning_rate=1e-3),
+    "clip": Recipe(Contrastive, steps=600, batch_size=128, learning_rate=1e-3),
+    "sam": Recipe(Promptable, steps=1500, batch_size=32, learning_rate=1e-3),
 }
 
 

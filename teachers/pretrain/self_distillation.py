@@ -19,8 +19,10 @@ from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 from teachers.pretrain import data
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
-GLOBAL_SIZE, LOCAL_SIZE, LOCAL_VIEWS = 64, 32, 4
-FULL_SIZE_FROM = 0.9  # of the training: then global views are as large as the images that the teacher will see
+# From which part of the training on global and local views have these sizes: small ones are cheap, the last are as
+# large as the images that the teacher will see.
+SIZES = ((0.0, 48, 24), (0.5, 64, 32), (0.9, IMAGE_SIZE, 32))
+LOCAL_VIEWS = 4
 PROTOTYPES = 1024
 STUDENT_TEMPERATURE, CENTRE_MOMENTUM = 0.1, 0.9
 
@@ -78,9 +80,9 @@ class SelfDistillation(nn.Module):
         against every other view, and of each hidden patch against the teacher's sight of it."""
         index = torch.randint(len(self.scenes), (self.batch_size,), generator=generator)
         images = self.scenes.images[index]
-        size = GLOBAL_SIZE if progress < FULL_SIZE_FROM else IMAGE_SIZE
+        _, size, local_size = max(phase for phase in SIZES if phase[0] <= progress)
         globals_ = torch.cat([self._view(images, size, (0.35, 1.0), generator) for _ in range(2)])
-        locals_ = torch.cat([self._view(images, LOCAL_SIZE, (0.05, 0.35), generator) for _ in range(LOCAL_VIEWS)])
+        locals_ = torch.cat([self._view(images, local_size, (0.05, 0.35), generator) for _ in range(LOCAL_VIEWS)])
         mask = self._mask(len(globals_), size // self.student.backbone.patch_embed.patch_size[0], generator)
         temperature = 0.04 + 0.03 * min(1.0, progress / 0.3)  # sharp at first, when the teacher knows little
 

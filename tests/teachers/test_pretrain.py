@@ -23,8 +23,8 @@ def archive(tmp_path_factory):
     root = tmp_path_factory.mktemp("archive")
     rng = np.random.default_rng(0)
     captions = {}
-    for folder in ("JPEGImages", "semseg/VOC12", "SegmentationObject", "sal_distill", "pascal-context/trainval",
-                   "ImageSets/Context"):  # fmt: skip
+    maps = ("semseg/VOC12", "semseg/pascal-context", "SegmentationObject", "sal_distill")
+    for folder in (*maps, "JPEGImages", "pascal-context/trainval", "ImageSets/Context"):
         (root / folder).mkdir(parents=True)
     ids = [f"{number:03}" for number in range(8)]
     for number, name in enumerate(ids):
@@ -36,7 +36,7 @@ def archive(tmp_path_factory):
             0, 30, (72, 96, 3)
         )
         cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), image.astype(np.uint8))
-        cv2.imwrite(str(root / "semseg/VOC12" / f"{name}.png"), mask * label)
+        cv2.imwrite(str(root / "semseg" / ("VOC12", "pascal-context")[number % 2] / f"{name}.png"), mask * label)
         cv2.imwrite(str(root / "SegmentationObject" / f"{name}.png"), mask)
         cv2.imwrite(str(root / "sal_distill" / f"{name}.png"), mask * 255)
         label_map = np.where(mask, label, ground).astype(np.uint16)
