@@ -24,17 +24,16 @@ class Stem(nn.Module):
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"stem {name!r} is not a timm model; try timm.list_models('vit_*')")
-        options = dict(options or {})
-        # The check of divisibility is ours to make, before timm's patch embedding asserts it.
-        _check_divisible(image_size, options.get("patch_size") or _patch_size(name))
+        arguments = {"num_classes": 0, "global_pool": "", **(options or {})}
         try:
-            self.vit = timm.create_model(
-                name, img_size=tuple(image_size), num_classes=0, global_pool="", dynamic_img_size=True, **options
-            )
+            with torch.device("meta"):  # costs nothing, and tells what the name stands for
+                sketch = timm.create_model(name, **arguments)
         except TypeError as error:
             raise ValueError(f"stem {name!r} does not take these options: {error}") from None
-        if not isinstance(self.vit, timm.models.VisionTransformer) or self.vit.num_prefix_tokens != 1:
+        if not isinstance(sketch, timm.models.VisionTransformer) or sketch.num_prefix_tokens != 1:
             raise ValueError(f"stem {name!r} is not a plain vision transformer with a class token")
+        _check_divisible(image_size, sketch.patch_embed.patch_size[0])
+        self.vit = timm.create_model(name, img_size=tuple(image_size), dynamic_img_size=True, **arguments)
         self.vit.norm = nn.Identity()
         self.width: int = self.vit.embed_dim
         self.depth: int = len(self.vit.blocks)
@@ -61,11 +60,6 @@ class Stem(nn.Module):
             x = block(x)
             tokens.append(x)
         return tokens
-
-
-def _patch_size(name: str) -> int:
-    with torch.device("meta"):
-        return timm.create_model(name).patch_embed.patch_size[0]
 
 
 def _check_divisible(image_size: tuple[int, int], patch: int) -> None:

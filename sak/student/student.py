@@ -49,8 +49,8 @@ class Student(
     Args:
         stem: the timm name of the stem.
         image_size: (H, W) of training; other sizes that the patch divides work too.
-        tasks: {task: output channels}.
-        teachers: {teacher: its width at each level}.
+        tasks: {task: output channels}, or such pairs.
+        teachers: {teacher: its width at each level}, or such pairs; their order is that of the routers' sources.
         levels: the stem's blocks (0-based) whose features are distilled and decoded.
         stem_options: overrides of timm's architecture.
         adapter_ratio: D divided by the adapters' inner width.
@@ -68,8 +68,8 @@ class Student(
         self,
         stem: str,
         image_size: Sequence[int],
-        tasks: Mapping[str, int],
-        teachers: Mapping[str, Sequence[int]],
+        tasks: Mapping[str, int] | Sequence[tuple[str, int]],
+        teachers: Mapping[str, Sequence[int]] | Sequence[tuple[str, Sequence[int]]],
         levels: Sequence[int] = (2, 5, 8, 11),
         stem_options: dict | None = None,
         adapter_ratio: int = 4,
@@ -79,6 +79,10 @@ class Student(
         heads: Mapping[str, dict] | None = None,
     ):
         super().__init__()
+        tasks, teachers = dict(tasks), dict(teachers)
+        # config.json sorts the keys of its objects, but routers rely on the teachers' order: lists of pairs keep it.
+        self._hub_mixin_config["tasks"] = list(tasks.items())
+        self._hub_mixin_config["teachers"] = [(name, list(dims)) for name, dims in teachers.items()]
         if router not in ROUTERS:
             raise ValueError(f"unknown router {router!r}; known: {', '.join(ROUTERS)}")
         self.stem = Stem(stem, tuple(image_size), stem_options)

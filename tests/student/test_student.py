@@ -1,0 +1,156 @@
+import pytest
+import torch
+
+from sak import Student, distill
+
+TINY = {
+    "stem": "vit_tiny_patch16_384",
+    "stem_options": {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8},
+    "image_size": (32, 48),
+    "levels": (0, 1, 2, 3),
+    "tasks": {"semseg": 5, "edge": 1},
+    "teachers": {"dinov2": [24] * 4, "clip": [32] * 4},
+}
+
+
+def tiny(**changes):
+    torch.manual_seed(0)
+    return Student(**{**TINY, **changes})
+
+
+def images(height=32, width=48):
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def test_shapes():
+    out = tiny()(images())
+    assert {task: tuple(p.shape) for task, p in out.predictions.items()} == {
+        "semseg": (2, 5, 32, 48),
+        "edge": (2, 1, 32, 48),
+    }
+    assert [tuple(m.shape) for m in out.paths["dinov2"]] == [(2, 24, 4, 6)] * 4
+    assert [tuple(w.shape) for w in out.routing["edge"]] == [(2, 3)] * 4
+
+
+def test_weights_sum_to_one_with_and_without_noise():
+    student = tiny()
+    for mode in (True, False):
+        for weights in student.train(mode)(images()).routing["semseg"]:
+            torch.testing.assert_close(weights.sum(1), torch.ones(2))
+
+
+def test_noise_is_drawn_while_training_alone():
+    student = tiny()
+    student.eval()
+    torch.testing.assert_close(student(images()).routing["edge"][0], student(images()).routing["edge"][0])
+    student.train()
+    assert not torch.equal(student(images()).routing["edge"][0], student(images()).routing["edge"][0])
+
+
+@pytest.mark.parametrize("size", [(32, 48), (48, 32), (64, 64), (16, 80)])
+def test_other_image_sizes(size):
+    out = tiny().eval()(images(*size))
+    assert out.predictions["semseg"].shape[-2:] == size
+    assert out.paths["clip"][0].shape[-2:] == (size[0] // 8, size[1] // 8)
+
+
+def test_gradients_reach_every_part():
+    student = tiny()
+    out = student(images())
+    terms = distill.distillation_terms(out.paths, {t: [torch.randn_like(m) for m in p] for t, p in out.paths.items()})
+    (distill.total(terms) + sum(p.square().mean() for p in out.predictions.values())).backward()
+    without = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == []
+
+
+def test_distillation_alone_leaves_heads_and_routers_without_gradient():
+    student = tiny()
+    out = student(images(), tasks=())
+    assert out.predictions == {}
+    assert out.routing == {}
+    sum(m.square().mean() for p in out.paths.values() for m in p).backward()
+    assert all(p.grad is None for part in (student.heads, student.routers) for p in part.parameters())
+
+
+@pytest.mark.parametrize(
+    ("aligner", "aligned"), [(None, {"dinov2": 4, "clip": 0}), (True, {"dinov2": 4, "clip": 4}), (False, {})]
+)
+def test_aligners(aligner, aligned):
+    student = tiny(aligner=aligner)
+    for teacher, path in student.paths.items():
+        assert sum(isinstance(a, torch.nn.Linear) for a in path.aligners) == aligned.get(teacher, 0)
+
+
+def test_one_path_does_not_touch_another():
+    student = tiny().eval()
+    before = student(images())
+    torch.nn.init.normal_(student.paths["clip"].adapters[0].up.weight)
+    after = student(images())
+    assert torch.equal(before.paths["dinov2"][3], after.paths["dinov2"][3])
+    assert not torch.equal(before.paths["clip"][3], after.paths["clip"][3])
+
+
+def test_sum_has_no_routers():
+    student = tiny(router="sum").eval()
+    out = student(images())
+    assert out.routing == {}
+    assert not any("router" in name for name, _ in student.named_parameters())
+
+
+def test_bundle_round_trip(tmp_path):
+    student = tiny().eval()
+    student.save_pretrained(tmp_path)
+    again = Student.from_pretrained(tmp_path).eval()
+    assert again.sources == student.sources == ("stem", "dinov2", "clip")
+    for task, prediction in student(images()).predictions.items():
+        assert torch.equal(again(images()).predictions[task], prediction)
+
+
+def test_a_bundle_without_aligners_predicts_the_same(tmp_path):
+    student = tiny().eval()
+    before = student(images())
+    student.drop_aligners()
+    student.save_pretrained(tmp_path)
+    again = Student.from_pretrained(tmp_path).eval()(images())
+    assert torch.equal(again.predictions["semseg"], before.predictions["semseg"])
+    assert again.paths["dinov2"][0].shape[1] == 32  # the stem's width
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"levels": (0, 1, 2, 4)}, r"levels \[0, 1, 2, 4\].*4 blocks \(0 to 3\)"),
+        ({"levels": (1, 0, 2, 3)}, "increasing"),
+        ({"image_size": (32, 50)}, "32x50 is not divisible by the stem's patch size 8.*32x48"),
+        ({"stem": "vit_nonsense"}, "not a timm model"),
+        ({"stem": "resnet18", "stem_options": None}, "not a plain vision transformer"),
+        ({"router": "gate"}, "unknown router 'gate'; known: mor, sum"),
+        ({"teachers": {"clip": [32] * 3}}, "'clip' has 3 levels and the student 4"),
+        ({"heads": {"semseg": {"type": "FCNHead"}}}, "unknown head 'FCNHead'"),
+        ({"heads": {"semseg": {"type": "mmseg.NoHead"}}}, "no head 'NoHead'"),
+    ],
+)
+def test_mistakes_are_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**changes)
+
+
+def test_an_image_that_the_patch_does_not_divide_is_refused():
+    with pytest.raises(ValueError, match="30x48 is not divisible"):
+        tiny()(images(30, 48))
+
+
+@pytest.mark.parametrize("name", ["SegformerHead", "FCNHead", "UPerHead"])
+def test_heads_of_mmsegmentation(name):
+    options = {"channels": 16, "dropout_ratio": 0.0}
+    student = tiny(heads={"semseg": {"type": f"mmseg.{name}", "options": options}}).eval()
+    out = student(images())
+    assert out.predictions["semseg"].shape == (2, 5, 32, 48)
+    assert out.predictions["edge"].shape == (2, 1, 32, 48)
+    out.predictions["semseg"].sum().backward()
+    assert student.stem.vit.cls_token.grad.abs().sum() > 0
+
+
+def test_options_that_a_head_does_not_take_are_named():
+    with pytest.raises(ValueError, match="SegformerHead cannot be built"):
+        tiny(heads={"semseg": {"type": "mmseg.SegformerHead", "options": {"colour": "red"}}})
