@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from sak.data.mini.caption import caption
-from sak.data.mini.classes import CONTEXT_ID, NORMALS_VALID_IDS, NYU, PART_LABEL, PART_NAMES, PERSON, VOC
+from sak.data.mini.classes import CONTEXT_ID, NYU, PART_LABEL, PART_NAMES, PERSON, VOC
 from sak.data.mini.compose import random_scene
 from sak.data.mini.render import Rendering, render
 from sak.data.mini.saliency import salient_mask
@@ -166,9 +167,12 @@ def ensure(
 
     train, val: numbers of scenes; size: pixels, height = width; workers: processes (default: one per core), which do
     not change the result. It is rendered to `<root>.partial` and renamed, so a killed rendering is never taken for an
-    archive. Raises UserError if `root` holds an archive with other settings, or anything else.
+    archive. Only one process at a time may render to one `root`. Raises UserError if `root` holds an archive with
+    other settings, or anything else.
     """
     root = Path(root)
+    if min(train, val) < 1 or size < 16:
+        raise UserError(f"mini_context needs train >= 1, val >= 1 and size >= 16, not {train}, {val} and {size}")
     settings = {"format": FORMAT_VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if is_finished(root, settings):
         return root
@@ -184,7 +188,7 @@ def ensure(
     write_json(partial / "json" / "pascal_part.json", {str(PERSON): PART_LABEL})
 
     jobs = [(str(partial), seed, split, i, size) for split, count in counts.items() for i in range(count)]
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
     captions = {}
     with contextlib.ExitStack() as stack:
         results = map(write_job, jobs)
@@ -199,6 +203,3 @@ def ensure(
     write_json(partial / MANIFEST, {"settings": settings, "scenes": len(jobs), "classes": list(VOC)})
     os.replace(partial, root)
     return root
-
-
-assert set(NORMALS_VALID_IDS) <= set(CONTEXT_ID.values())

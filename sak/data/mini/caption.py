@@ -9,44 +9,44 @@ from sak.data.mini.render import Rendering
 from sak.data.mini.scene import Scene
 from sak.data.mini.thing import with_article
 
-VISIBLE = 0.012  # share of the image below which an object is not mentioned
-WORDS = {"diningtable": "dining table", "pottedplant": "plant", "tvmonitor": "tv"}  # where English differs from VOC
+VISIBLE, CLUTTER_VISIBLE = 0.012, 0.03  # share of the image below which an object, or clutter, is not mentioned
+UNMENTIONED = ("book", "rug")  # clutter that captions leave out
+# The words that captions have for each class, the one for several of a kind first.
+NOUNS = {name: (name,) for name in VOC[1:]} | {
+    "diningtable": ("dining table",),
+    "person": ("person", "people"),
+    "pottedplant": ("plant",),
+    "sofa": ("sofa", "couch"),
+    "tvmonitor": ("tv", "television", "monitor"),
+}
 TEMPLATES = ("{} {}", "{} {}", "a photo of {} {}", "a picture of {} {}", "{} {}")
+PLURALS = {"person": "people", "sheep": "sheep", "bus": "buses"}  # of the others: with s
 NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
-
-
-def plural(noun: str) -> str:
-    if noun.startswith("person"):
-        return "people" + noun[len("person") :]
-    for ending, many in (("person", "people"), ("sheep", "sheep"), ("bus", "buses"), ("couch", "couches")):
-        if noun.endswith(ending):
-            return noun[: -len(ending)] + many
-    return noun + "s"
 
 
 def caption(scene: Scene, rendering: Rendering, rng: np.random.Generator) -> str:
     """One sentence without a full stop, such as "a red car and two people on a road under a blue sky"."""
     areas = np.bincount(rendering.instances.ravel(), minlength=len(scene.things) + 1)[1:] / rendering.instances.size
-    seen = [i for i in np.argsort(-areas, kind="stable") if areas[i] > VISIBLE and scene.things[i].voc != "background"]
+    by_size = [(scene.things[i], areas[i]) for i in np.argsort(-areas, kind="stable")]
+    objects = [thing for thing, area in by_size if thing.voc != "background" and area > VISIBLE]
+    objects.sort(key=lambda thing: thing is not scene.things[0])  # stable: the main object first
     groups: dict[str, list[str]] = {}
-    for i in ([0] if areas[0] > VISIBLE else []) + [i for i in seen if i != 0]:
-        groups.setdefault(scene.things[i].voc, []).append(scene.things[i].phrase)
-    phrases = []
-    for voc, same in list(groups.items())[:4]:
-        if len(same) == 1:
-            phrases.append(with_article(same[0]))
-        else:
-            phrases.append(f"{NUMBERS.get(len(same), 'several')} {plural(WORDS.get(voc, voc))}")
-    extras = [
-        scene.things[i] for i in np.argsort(-areas, kind="stable") if areas[i] > 0.03 and not scene.things[i].stuff
-    ]
-    extras = [thing.phrase for thing in extras if thing.voc == "background" and thing.name not in ("book", "rug")]
-    if extras and rng.random() < 0.4 and len(phrases) < 3:
-        phrases.append(with_article(extras[0]) if extras[0] != "shelves" else "shelves")
-    if not phrases:
-        phrases = ["nothing much"]
+    for thing in objects:
+        groups.setdefault(thing.voc, []).append(thing.phrase)
+    phrases = [name_group(voc, same) for voc, same in list(groups.items())[:4]]
+
+    clutter = [thing for thing, area in by_size if thing.voc == "background" and area > CLUTTER_VISIBLE]
+    clutter = [thing.phrase for thing in clutter if thing.name not in UNMENTIONED]
+    if clutter and rng.random() < 0.4 and len(phrases) < 3:
+        phrases.append(with_article(clutter[0]))
+    phrases = phrases or ["nothing much"]
     listed = phrases[0] if len(phrases) == 1 else ", ".join(phrases[:-1]) + " and " + phrases[-1]
     return TEMPLATES[rng.integers(len(TEMPLATES))].format(listed, scene.place)
 
 
-assert all(name in VOC for name in WORDS)
+def name_group(voc: str, phrases: list[str]) -> str:
+    """ "a red car", or "two cars"."""
+    if len(phrases) == 1:
+        return with_article(phrases[0])
+    noun = NOUNS[voc][0]
+    return f"{NUMBERS.get(len(phrases), 'several')} {PLURALS.get(noun, noun + 's')}"

@@ -117,7 +117,7 @@ class Capsule(Primitive):
     def _hit(self, o, d):
         (ox, oy, oz), (dx, dy, dz) = o, d
         r2 = self.radius**2
-        a, b, c = dx * dx + dy * dy, ox * dx + oy * dy, ox * ox + oy * oy - r2
+        a, b, c = np.maximum(dx * dx + dy * dy, 1e-12), ox * dx + oy * dy, ox * ox + oy * oy - r2
         t = (-b - np.sqrt(b * b - a * c)) / a
         z = oz + t * dz
         # Beyond the cylinder only the hemisphere on that side can be hit.

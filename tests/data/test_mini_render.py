@@ -1,0 +1,126 @@
+"""Renderings against geometry: exact normals and depth, labels that agree with each other."""
+
+import numpy as np
+import pytest
+
+from sak.data.mini.archive import MAIN_SHARE, draw
+from sak.data.mini.caption import NOUNS
+from sak.data.mini.classes import CONTEXT_ID, PERSON, VOC
+from sak.data.mini.people import POSES, person
+from sak.data.mini.primitives import Ellipsoid, Plane
+from sak.data.mini.render import render
+from sak.data.mini.saliency import salient_mask
+from sak.data.mini.scene import Camera, Light, Scene, look_at
+from sak.data.mini.texture import solid
+from sak.data.mini.thing import Thing
+
+SIZE = 32
+
+
+def scene_of(things, size=SIZE, focal=1.5, height=0.0, lights=()):
+    position = np.float32([0, 0, height])
+    camera = Camera(position, look_at(position, np.float32([0, 5, height])), focal)
+    return Scene(things, camera, list(lights), np.full(3, 0.5), size)
+
+
+def ball(x=0.0, y=5.0, z=0.0, radius=1.0):
+    return Thing("sheep", [Ellipsoid((x, y, z), radius, solid((0.9, 0.2, 0.2)))], "ball", voc="sheep")
+
+
+def test_one_sphere_is_exact():
+    rendering = render(scene_of([ball()], size=64))
+    at = (2 * (np.arange(64) + 0.5) / 64 - 1) / 1.5
+    u, v = np.meshgrid(at, -at)
+    rays = np.stack([u, v, -np.ones_like(u)], axis=-1)  # camera frame; the sphere's centre is at (0, 0, -5)
+    a, b, c = (rays**2).sum(-1), 5.0, 24.0
+    inside = b * b - a * c > 0
+    np.testing.assert_array_equal(rendering.instances == 1, inside)
+    depth = (b - np.sqrt(np.clip(b * b - a * c, 0, None))) / a
+    normals = rays * depth[..., None] - [0, 0, -5]
+    np.testing.assert_allclose(rendering.depth[inside], depth[inside], atol=2e-4)
+    np.testing.assert_allclose(rendering.normals[inside], normals[inside], atol=2e-3)
+    assert np.isinf(rendering.depth[~inside]).all()
+    assert (rendering.context[~inside] == CONTEXT_ID["sky"]).all()
+    assert (rendering.normals[~inside] == 0).all()
+
+
+def test_the_nearer_object_covers_the_farther():
+    rendering = render(scene_of([ball(y=8, radius=2), ball(y=4, radius=0.5)]))
+    assert rendering.instances[SIZE // 2, SIZE // 2] == 2
+    assert (rendering.instances == 1).any()
+
+
+def test_a_light_throws_a_shadow():
+    floor = Thing("floor", [Plane((0, 0, 0), solid((0.8, 0.8, 0.8)))], stuff=True)
+    light = Light(np.float32([0, 6, 8]), np.ones(3), shadow=True)
+    dark = render(scene_of([ball(y=6, z=2, radius=0.5), floor], 64, height=1.5, lights=[light])).image.astype(int)
+    light.shadow = False
+    bright = render(scene_of([ball(y=6, z=2, radius=0.5), floor], 64, height=1.5, lights=[light])).image.astype(int)
+    difference = (bright - dark).sum(-1)
+    shadow = difference > 60
+    assert difference.min() >= -3  # a shadow never brightens
+    assert 5 < shadow.sum() < 600
+    columns = np.flatnonzero(shadow.any(0))
+    assert columns.min() + columns.max() == 63  # straight below the ball, so symmetric about the middle
+
+
+def test_nearest_salient_object_wins():
+    rendering = render(scene_of([ball(x=-0.9, y=5), ball(x=3.2, y=9, radius=0.5)]))
+    np.testing.assert_array_equal(salient_mask(rendering), rendering.instances == 1)
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_people_show_all_six_parts_from_the_front(pose):
+    rng = np.random.default_rng(3)
+    someone = person(rng, pose).move((0, 4.0, -0.9))
+    rendering = render(scene_of([someone], 64))
+    assert set(np.unique(rendering.parts)) == {0, 1, 2, 3, 4, 5, 6}
+    np.testing.assert_array_equal(rendering.parts > 0, rendering.semseg == PERSON)
+    rows = [np.nonzero(rendering.parts == label)[0].mean() for label in (1, 2, 6)]
+    assert rows == sorted(rows)  # head above torso above feet
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    return [draw(seed=5, split="val", index=index, size=SIZE) for index in range(16)]
+
+
+def test_maps_agree_with_each_other(drawings):
+    for scene, rendering, _ in drawings:
+        assert rendering.image.shape == (SIZE, SIZE, 3)
+        assert rendering.image.std() > 5
+        assert rendering.semseg.max() < len(VOC)
+        assert np.isin(rendering.context, list(CONTEXT_ID.values())).all()
+        assert rendering.parts.max() <= 6
+        assert (rendering.semseg[rendering.parts > 0] == PERSON).all()
+        np.testing.assert_array_equal(rendering.parts > 0, rendering.part_names > 0)
+        ids = np.asarray([0] + [thing.voc_id for thing in scene.things])
+        np.testing.assert_array_equal(ids[rendering.instances], rendering.semseg)
+        assert (rendering.instances == 1).mean() >= MAIN_SHARE
+        sky = rendering.context == CONTEXT_ID["sky"]
+        np.testing.assert_array_equal(np.isinf(rendering.depth), sky)
+
+
+def test_normals_have_unit_length_and_face_the_camera(drawings):
+    at = (2 * (np.arange(SIZE) + 0.5) / SIZE - 1).astype(np.float32)
+    for scene, rendering, _ in drawings:
+        solid_ground = np.isfinite(rendering.depth)
+        normals = rendering.normals[solid_ground]
+        np.testing.assert_allclose(np.linalg.norm(normals, axis=-1), 1, atol=1e-4)
+        u, v = np.meshgrid(at / scene.camera.focal, -at / scene.camera.focal)
+        rays = np.stack([u, v, -np.ones_like(u)], axis=-1)[solid_ground]
+        assert (np.einsum("ni,ni->n", normals, rays) < 1e-4).all()
+
+
+def test_captions_name_the_main_object(drawings):
+    for scene, _, caption in drawings:
+        assert any(noun in caption for noun in NOUNS[scene.things[0].voc])
+        assert scene.place in caption
+
+
+def test_salient_objects_are_whole_instances(drawings):
+    for _, rendering, _ in drawings:
+        mask = salient_mask(rendering)
+        assert mask.any()
+        assert (rendering.semseg[mask] > 0).all()
+        assert not np.intersect1d(rendering.instances[mask], rendering.instances[~mask]).size
