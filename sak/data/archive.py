@@ -110,14 +110,17 @@ class Archive(Dataset):
         if missing:
             first = next(iter(missing.values()))
             raise UserError(
-                f"{len(missing)} files of {self.TITLE} ({self.split}) are missing, the first is {first}: extract the "
+                f"{self.TITLE} ({self.split}) lacks {len(missing)} of its files, the first is {first}: extract the "
                 "archive again, or leave the task out of data.tasks."
             )
         found["image"] = [path for (path,) in found["image"]]
         return found
 
-    def read(self, task: str, *paths: Path) -> np.ndarray:
-        """The label of one task from the files that `FILES` names for it, laid out as `transforms` says."""
+    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
+        """The label of one task, laid out as `transforms` says, for an image of `size` (h, w).
+
+        `paths` are the files that `FILES` names for the task.
+        """
         raise NotImplementedError
 
     def read_boundaries(self, *paths: Path) -> np.ndarray:
@@ -134,8 +137,9 @@ class Archive(Dataset):
     def __getitem__(self, index: int) -> dict:
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
         sample = {"name": self.names[index], "image": read_image(self.image_files[index])}
+        size = sample["image"].shape[:2]
         for task in self.tasks:
-            sample[task] = self.read(task, *self._files[task][index])
+            sample[task] = self.read(task, size, *self._files[task][index])
         self._check_shapes(sample, index)
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])

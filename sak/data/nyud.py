@@ -27,7 +27,7 @@ class NYUDv2(Archive):
     def __init__(self, root, split="train", tasks=None, image_size=(448, 576), augment=False, seed=0):
         super().__init__(root, split, tasks, image_size, augment, seed)
 
-    def read(self, task: str, *paths: Path) -> np.ndarray:
+    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":  # stored as 0 = unlabelled, 1..40; 0 - 1 wraps around to 255, the ignored value
                 classes = read_classes(*paths, num_classes=41)

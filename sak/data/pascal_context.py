@@ -49,12 +49,12 @@ class PascalContext(Archive):
         "edge": (("pascal-context/trainval/{}.mat",),),
     }
 
-    def read(self, task: str, *paths: Path) -> np.ndarray:
+    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":
                 return read_classes(*paths, num_classes=21)
             case "human_parts":
-                return read_human_parts(*paths)
+                return read_human_parts(*paths, size)
             case "saliency":
                 return (read_map(*paths) > 127.5).astype(np.uint8)
             case "normals":
@@ -79,16 +79,14 @@ def read_json(path: Path):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_human_parts(path: Path) -> np.ndarray:
+def read_human_parts(path: Path, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W): labels 1..6 of the parts of every person, painted in the file's order; 0 elsewhere."""
     annotation = read_matlab(path, "anno")
     with naming(path):
-        objects = annotation["objects"][0, 0].ravel()
-        target = np.zeros(objects[0]["mask"].shape, dtype=np.uint8)
-        for person in objects:
-            if int(person["class_ind"].item()) != PERSON or not person["parts"].size:
-                continue
-            for part in person["parts"].ravel():
+        target = np.zeros(size, dtype=np.uint8)
+        people = [thing for thing in annotation["objects"][0, 0].ravel() if thing["class_ind"].item() == PERSON]
+        for person in people:
+            for part in person["parts"].ravel():  # an empty array where the person's parts were not annotated
                 target[part["mask"] > 0] = PART_LABELS[str(part["part_name"].item())]
     return target
 

@@ -99,7 +99,7 @@ def test_damaged_depth_is_named(root):
 
 def test_missing_files_are_named(root):
     (root / "depth/0007.npy").unlink()
-    with pytest.raises(UserError, match=r"^1 files of NYUD-v2 \(train\) are missing.*depth/0007\.npy \(depth\)"):
+    with pytest.raises(UserError, match=r"^NYUD-v2 \(train\) lacks 1 of its files.*depth/0007\.npy \(depth\)"):
         NYUDv2(root, "train")
     NYUDv2(root, "train", ["semseg", "normals", "edge"])
     with pytest.raises(UserError, match="no task 'saliency'"):

@@ -158,6 +158,14 @@ def test_unknown_task_and_split():
         PascalContext(ROOT, "test")
 
 
+def test_images_without_any_annotated_object(copy):
+    annotation = np.empty((1, 1), dtype=[("imname", object), ("objects", object)])
+    annotation[0, 0] = ("2008_001000", np.zeros((0, 0)))
+    scipy.io.savemat(copy / "human_parts/2008_001000.mat", {"anno": annotation})
+    sample = PascalContext(copy, "train", ["human_parts"], image_size=(96, 96))[0]
+    assert (sample["human_parts"] == 255).all()
+
+
 def test_missing_root_and_list(copy):
     with pytest.raises(UserError, match=r"nowhere.*data\.root"):
         PascalContext(copy / "nowhere")
@@ -176,14 +184,14 @@ def test_missing_files_are_counted_and_the_first_is_named(copy):
     with pytest.raises(UserError) as error:
         PascalContext(copy, "train")
     message = str(error.value)
-    assert message.startswith("3 files of PASCAL-Context (train) are missing")
+    assert message.startswith("PASCAL-Context (train) lacks 3 of its files")
     assert f"{copy}/semseg/VOC12/2008_001000.png, or {copy}/semseg/pascal-context/2008_001000.png (semseg)" in message
     PascalContext(copy, "val")
 
 
 def test_missing_folder_is_missing_files(copy):
     shutil.rmtree(copy / "sal_distill")
-    with pytest.raises(UserError, match=r"^2 files.*sal_distill/2008_001000\.png \(saliency\)"):
+    with pytest.raises(UserError, match=r"lacks 2 of.*sal_distill/2008_001000\.png \(saliency\)"):
         PascalContext(copy, "train")
 
 
@@ -233,6 +241,12 @@ def test_palette_images_are_read_as_indices(copy):
     assert Image.open(path).mode == "P"
     after = PascalContext(copy, "train", ["semseg"], image_size=(96, 96))[0]["semseg"]
     assert torch.equal(before, after)
+
+
+def test_parts_of_another_size_are_named(copy):
+    shutil.copy(ROOT / "human_parts/2008_001001.mat", copy / "human_parts/2008_001000.mat")
+    with pytest.raises(UserError, match=r"human_parts/2008_001000\.mat is damaged"):
+        PascalContext(copy, "train", ["human_parts"], image_size=(96, 96))[0]
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -44,10 +44,9 @@ def test_matching_is_exact_on_the_reference_maps(case):
         assert (match(masks, truth, case["maxDist"] * np.hypot(*truth.shape)) == case["maxcard"][i]).all()
 
 
+@pytest.mark.parametrize("case", ["d_nms_fork_pascal", "f_nms_upstream_pascal"], indirect=True)
 def test_suppression(case):
     nms, case = case
-    if nms is None:
-        pytest.skip("no suppression in this case")
     protocol = PROTOCOLS[nms]
     for i in images(case):
         ours = suppress_non_maxima(case[f"pred_{i}"].astype(np.float32) / 255, protocol.reach, protocol.blur)
@@ -55,7 +54,7 @@ def test_suppression(case):
         if protocol.as_uint8:
             ours = np.floor(255 * ours + np.float32(0.5)).astype(np.uint8)
         kept = (expected > 0) & (ours > 0)
-        assert ((ours > 0) != (expected > 0)).sum() <= 0.01 * (expected > 0).sum()
+        assert ((ours > 0) != (expected > 0)).sum() <= 0.005 * (expected > 0).sum()
         np.testing.assert_allclose(ours[kept].astype(float), expected[kept], atol=1 if protocol.as_uint8 else 1e-6)
 
 
@@ -71,9 +70,9 @@ def test_whole_protocol(case):
     np.testing.assert_array_equal(result.thresholds, case["thresholds"])
     if nms is None:  # nothing is computed in floating point before the threshold: all must be exact
         np.testing.assert_array_equal(result.count, case["maxcard"])
-    assert result.ods_f == pytest.approx(float(case["maxcard_ods_f"]), abs=1e-9 if nms is None else 2e-3)
-    assert result.ois_f == pytest.approx(float(case["maxcard_ois_f"]), abs=1e-9 if nms is None else 2e-3)
+    assert result.ods_f == pytest.approx(float(case["maxcard_ods_f"]), abs=1e-9 if nms is None else 5e-4)
+    assert result.ois_f == pytest.approx(float(case["maxcard_ois_f"]), abs=1e-9 if nms is None else 5e-4)
     assert result.ap == pytest.approx(float(case["maxcard_ap"]), abs=0.01)
     above_the_reference = result.ods_f - case["ods_f_runs"]  # whose random matcher misses a few pairs
-    assert above_the_reference.min() >= -1e-3
-    assert above_the_reference.max() <= 3e-3
+    assert above_the_reference.min() >= -5e-4
+    assert above_the_reference.max() <= 2.5e-3

@@ -98,8 +98,10 @@ class Result:
 
 
 def precision_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """From (3, ...): count, sum_r, sum_p. An image without true pixels has recall 1, one without predicted ones
-    precision 1; the other of the two is then 0."""
+    """Both (...), from counts (3, ...): count, sum_r, sum_p.
+
+    Without true pixels recall is 1, without predicted ones precision is 1; the other of the two is then 0.
+    """
     count, sum_r, sum_p = counts
     precision = np.where(sum_p == 0, 1.0, count / np.maximum(sum_p, 1))
     recall = np.where((sum_r == 0) & (sum_p > 0), 1.0, count / np.maximum(sum_r, 1))

@@ -1,8 +1,9 @@
 """Exact one-to-one matching of boundary pixels: how many pairs at most lie within a distance of each other.
 
 The number of pairs is a maximum-cardinality bipartite matching. It is found for all thresholds of an image at once:
-greedily, nearest pairs first, which finds all but about one percent; then along augmenting paths (Hopcroft and Karp,
-1973), which finds the rest. Both are deterministic, and the number does not depend on their order.
+greedily, nearest pairs first, which finds all but about one percent; then along augmenting paths, searched from all
+unmatched pixels at once (Azad, Buluç and Pothen, TPDS 2017), which finds the rest. Both are deterministic, and the
+number does not depend on their order.
 
 Legend: K maps of one image, one per threshold; P pixels that are predicted in any of them and near a true one; G true
 pixels; E edges (predicted, true) of pixels near each other. A vertex is a pixel in one of the maps, pixel * K + map.
@@ -123,35 +124,42 @@ def augment(
     present_there = present_there.reshape(-1)
     roots = np.flatnonzero(roots)
     while roots.size:
-        parent = np.full(there.size, NONE, dtype=np.int64)
-        end_of_root = np.full(roots.size, NONE, dtype=np.int64)
+        parent = np.full(there.size, NONE, dtype=np.int64)  # of the vertices of the other side, on this side
+        end_of_tree = np.full(roots.size, NONE, dtype=np.int64)
         frontier, tree = roots, np.arange(roots.size)
         while frontier.size:
-            pixels, maps = np.divmod(frontier, num_maps)
-            first, degrees = edges.starts[pixels], np.diff(edges.starts)[pixels]
-            origin = np.repeat(np.arange(frontier.size), degrees)
-            within = np.arange(origin.size) - np.repeat(np.cumsum(degrees) - degrees, degrees)
-            reached = edges.targets[first[origin] + within].astype(np.int64) * num_maps + maps[origin]
+            reached, origin = neighbours_of(frontier, edges, num_maps)
             new = present_there[reached] & (parent[reached] == NONE)
             reached, origin = reached[new], origin[new]
             parent[reached] = frontier[origin]  # where several arrive, one stays
             stayed = parent[reached] == frontier[origin]
-            reached, origin = reached[stayed], origin[stayed]
-            partner, tree = there[reached], tree[origin]
-            unmatched = partner == NONE
-            end_of_root[tree[unmatched]] = reached[unmatched]
-            growing = ~unmatched & (end_of_root[tree] == NONE)
-            frontier = partner[growing].astype(np.int64) * num_maps + maps[origin[growing]]
+            reached, tree = reached[stayed], tree[origin[stayed]]
+            unmatched = there[reached] == NONE
+            end_of_tree[tree[unmatched]] = reached[unmatched]
+            growing = end_of_tree[tree] == NONE
+            frontier = there[reached[growing]].astype(np.int64) * num_maps + reached[growing] % num_maps
             tree = tree[growing]
-        found = end_of_root != NONE
-        end = end_of_root[found]
-        while end.size:
-            begin = parent[end]
-            previous = here[begin].astype(np.int64)
-            here[begin] = end // num_maps
-            there[end] = begin // num_maps
-            onward = previous != NONE
-            end = previous[onward] * num_maps + begin[onward] % num_maps
+        found = end_of_tree != NONE
+        flip_paths(end_of_tree[found], parent, here, there, num_maps)
         improved = np.zeros(num_maps, dtype=bool)
         improved[roots[found] % num_maps] = True
         roots = roots[~found & improved[roots % num_maps]]
+
+
+def neighbours_of(frontier: np.ndarray, edges: Edges, num_maps: int) -> tuple[np.ndarray, np.ndarray]:
+    """The vertices that the edges from `frontier` lead to, and from which of its entries each was reached."""
+    pixels, maps = np.divmod(frontier, num_maps)
+    first, degrees = edges.starts[pixels], edges.starts[pixels + 1] - edges.starts[pixels]
+    origin = np.repeat(np.arange(frontier.size), degrees)
+    rank = np.arange(origin.size) - np.repeat(np.cumsum(degrees) - degrees, degrees)  # 0, 1, ... within each entry
+    return edges.targets[first[origin] + rank].astype(np.int64) * num_maps + maps[origin], origin
+
+
+def flip_paths(end: np.ndarray, parent: np.ndarray, here: np.ndarray, there: np.ndarray, num_maps: int) -> None:
+    """Swap matched and unmatched edges along disjoint alternating paths, from their ends back to their roots."""
+    while end.size:
+        begin = parent[end]
+        previous = here[begin].astype(np.int64)  # which `begin` leaves for `end`; a root leaves none
+        here[begin], there[end] = end // num_maps, begin // num_maps
+        onward = previous != NONE
+        end = previous[onward] * num_maps + begin[onward] % num_maps
