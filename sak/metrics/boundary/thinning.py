@@ -31,22 +31,30 @@ def thin(masks: np.ndarray) -> np.ndarray:
     padded = np.zeros((*masks.shape[:-2], height + 2, width + 2), dtype=np.uint8)
     padded[..., 1:-1, 1:-1] = masks
     flat = padded.reshape(-1)  # a view: the passes below work on lists of pixels of all maps at once
-    offsets = [row * (width + 2) + column for row, column in NEIGHBOURS]
+    offsets = np.array([row * (width + 2) + column for row, column in NEIGHBOURS])
 
     pixels = np.flatnonzero(flat)
     # The neighbourhood of each pixel as 8 bits, kept up to date as pixels vanish.
     codes = np.zeros_like(flat)
     for bit, offset in enumerate(offsets):
         codes[pixels] |= flat[pixels + offset] << np.uint8(bit)
-    quiet_passes = 0
-    turn = 0
-    while quiet_passes < 2:
-        deleted = TABLES[turn][codes[pixels]]
-        gone = pixels[deleted]
-        quiet_passes = 0 if gone.size else quiet_passes + 1
-        pixels = pixels[~deleted]
+
+    def delete(candidates: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Delete those of the candidates that a pass deletes, and return them."""
+        gone = candidates[table[codes[candidates]]]
         flat[gone] = 0
         for bit, offset in enumerate(offsets):
             codes[gone - offset] &= np.uint8(255 ^ (1 << bit))
+        return gone
+
+    # After the first of each, a pass can only delete pixels that lost a neighbour since its last turn.
+    last_but_one = delete(pixels, TABLES[0])
+    last = delete(pixels[flat[pixels] == 1], TABLES[1])
+    turn = 0
+    while last.size or last_but_one.size:
+        touched = (np.concatenate([last_but_one, last])[:, None] + offsets).reshape(-1)
+        touched = touched[flat[touched] == 1]
+        deleted = np.unique(touched[TABLES[turn][codes[touched]]])
+        last_but_one, last = last, delete(deleted, TABLES[turn])
         turn = 1 - turn
     return padded[..., 1:-1, 1:-1].astype(bool)
