@@ -1,6 +1,5 @@
 """From a config to the parts of an experiment."""
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from teachers import Committee
@@ -33,7 +32,6 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
     pretrained, head, heads = options.pop("pretrained"), options.pop("head"), options.pop("heads")
     if strangers := sorted(heads.keys() - chosen.keys()):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
-    torch.manual_seed(config.seed)
     try:
         student = Student(
             **options,

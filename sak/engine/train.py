@@ -64,6 +64,7 @@ class Experiment:
             mixed_precision=config.precision,
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
+        torch.manual_seed(config.seed)  # of all weights that are drawn
         self.tasks = build_tasks(config)
         self.committee = build_committee(config).to(self.accelerator.device) if config.teachers else None
         dims = self.committee.dims if self.committee else {}

@@ -92,9 +92,7 @@ def test_task_losses(reference, output):
     for name, prediction in output.predictions.items():
         task = tasks.build(name, reference.dataset)
         ours = task.weight * task.loss(prediction, reference.label(name))
-        assert ours.item() == pytest.approx(
-            reference.numbers["task_loss"][PUBLISHED_NAMES.get(name, name)], rel=1e-5
-        )
+        assert ours.item() == pytest.approx(reference.numbers["task_loss"][PUBLISHED_NAMES.get(name, name)], rel=1e-5)
 
 
 def test_sources_are_in_the_published_order_though_the_file_format_sorts_names(reference):
@@ -150,7 +148,9 @@ def test_wrong_arguments_are_named(pascal):
     with pytest.raises(ValueError, match="position embedding has 25 tokens, but 64x64"):
         pascal.student(image_size=(64, 64))
     with pytest.raises(ValueError, match="semseg head has 21 channels, but nyud needs 40"):
-        sak.load_official({k: v for k, v in pascal.weights.items() if "parts" not in k and "sal" not in k}, (64, 96), "nyud", 4)
+        sak.load_official(
+            {k: v for k, v in pascal.weights.items() if "parts" not in k and "sal" not in k}, (64, 96), "nyud", 4
+        )
     with pytest.raises(ValueError, match="no multiple of 64"):
         sak.load_official(pascal.weights, (64, 96), "pascal_context")
     with pytest.raises(ValueError, match="no checkpoint at"):

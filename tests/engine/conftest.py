@@ -1,0 +1,55 @@
+"""A tiny experiment on the small archive of the fixtures: a student of four blocks, an untrained teacher."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "pascal_format" / "PASCALContext"
+TINY = """
+name: tiny
+output: {output}
+data:
+  dataset: pascal_context
+  root: {root}
+  image_size: [96, 96]
+  tasks: [semseg, human_parts, saliency, normals, edge]
+  workers: 0
+student:
+  stem: vit_tiny_patch16_384
+  stem_options: {{patch_size: 16, embed_dim: 32, depth: 4, num_heads: 2}}
+  levels: [0, 1, 2, 3]
+teachers:
+  dinov2:
+    family: dinov2
+    model: vit_small_patch14_dinov2
+    options: {{img_size: 96, patch_size: 16, embed_dim: 24, depth: 4, num_heads: 2}}
+    weights: random
+    levels: [0, 1, 2, 3]
+stages:
+  distill:
+    steps: 3
+    batch_size: 2
+    log_every: 1
+    optim: {{lr: 1e-3, weight_decay: 0.01, schedule: cosine, warmup_steps: 1}}
+  multitask:
+    steps: 4
+    batch_size: 2
+    log_every: 1
+    evaluate_every: 2
+    optim: {{lr: 1e-3, weight_decay: 1e-6, schedule: poly, clip: 10.0}}
+"""
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A copy, for tests that damage it."""
+    return Path(shutil.copytree(ARCHIVE, tmp_path / "archive"))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The config file of the tiny experiment."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(output=tmp_path / "runs", root=ARCHIVE))
+    return path

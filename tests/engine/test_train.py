@@ -1,0 +1,147 @@
+import json
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sak import Student, config
+from sak.engine import checkpoint, objectives, train
+from sak.engine.build import build_committee, build_student, build_tasks
+from sak.engine.loading import TrainingBatches
+from sak.engine.train import Experiment
+
+
+class Killed(Exception):
+    """Stands for SIGKILL: nothing of ours handles it."""
+
+
+def last_weights(run):
+    return torch.load(checkpoint.newest(run.checkpoints), weights_only=True)["student"]
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def kill_at(monkeypatch, stage, step):
+    """Die in the middle of a step."""
+    real = Experiment._step
+
+    def dying(self, model, optimizer, objective, batches, now, number):
+        if (now, number) == (stage, step):
+            raise Killed
+        return real(self, model, optimizer, objective, batches, now, number)
+
+    monkeypatch.setattr(Experiment, "_step", dying)
+
+
+def test_from_nothing_to_results(tiny):
+    run = train.train(config.load(tiny))
+    names = {file.name for file in run.path.iterdir()}
+    assert {"config.yaml", "checkpoints", "student", "metrics.json", "results.md", "events", "panels"} <= names
+    assert config.differences(config.load(run.config_file), config.load(tiny)) == []
+    metrics = json.loads(run.metrics.read_text())
+    assert list(metrics) == ["semseg", "human_parts", "saliency", "normals", "edge"]
+    assert {"miou", "max_f"} == set(metrics["saliency"])
+    assert 0 <= metrics["normals"]["mean_error"] <= 180
+    assert "| semseg | miou |" in run.results.read_text()
+    assert not list(run.path.rglob("*.partial"))
+
+    student = Student.from_pretrained(run.student).eval()
+    weights = {key: value for key, value in last_weights(run).items() if "aligners" not in key}
+    assert equal(dict(student.state_dict()), weights)
+
+    events = EventAccumulator(str(run.events)).Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert {
+        "distill/loss/distill/dinov2/0",
+        "multitask/loss/task/edge",
+        "multitask/loss/total",
+        "multitask/learning_rate",
+        "multitask/images_per_second",
+        "metrics/semseg/miou",
+        "routing/edge/block3/dinov2",
+        "routing/semseg/block0/stem",
+    } <= scalars
+    assert {"routing/mean_weights", "predictions"} == set(events.Tags()["images"])
+    assert len(events.Tags()["histograms"]) == 5 * 4 * 2
+    assert [event.step for event in events.Scalars("metrics/semseg/miou")] == [5, 7]
+
+
+@pytest.mark.parametrize(("stage", "step"), [("distill", 2), ("multitask", 0), ("multitask", 3)])
+def test_killed_and_started_again_it_ends_where_it_would_have(tiny, monkeypatch, stage, step):
+    often = ["stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=2"]
+    whole = train.train(config.load(tiny, [*often, "name=whole"]))
+    settings = config.load(tiny, [*often, "name=killed"])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_at(patch, stage, step)
+        train.train(settings)
+    resumed = train.train(settings)
+    assert equal(last_weights(resumed), last_weights(whole))
+    assert resumed.metrics.read_text() == whole.metrics.read_text()
+
+
+def test_accumulation_does_not_change_the_step_of_the_distillation(tiny):
+    # Batch statistics of the heads see micro-batches, so that only the first stage is the same function.
+    arguments = ["stages.multitask.steps=0", "data.tasks=[semseg]"]
+    plain = train.train(config.load(tiny, [*arguments, "name=plain"]))
+    parts = train.train(config.load(tiny, [*arguments, "name=parts", "stages.distill.accumulate=2"]))
+    for key, value in last_weights(plain).items():
+        torch.testing.assert_close(last_weights(parts)[key], value, rtol=1e-3, atol=1e-5)
+
+
+def test_without_teachers_there_is_only_the_second_stage(tiny, tmp_path):
+    text = tiny.read_text()
+    tiny.write_text(text[: text.index("teachers:")] + text[text.index("stages:") :])
+    run = train.train(config.load(tiny, ["stages.distill.steps=0", "stages.multitask.steps=1"]))
+    assert Student.from_pretrained(run.student).sources == ("stem",)
+
+
+def test_teachers_stay_out_of_gradient_optimizer_and_checkpoint(tiny):
+    settings = config.load(tiny)
+    tasks, committee = build_tasks(settings), build_committee(settings)
+    student = build_student(settings, tasks, committee.dims)
+    before = {key: value.clone() for key, value in committee.state_dict().items()}
+    experiment_batches = TrainingBatches(train.data.build(settings.data, "train", True), 2, 1, 0, 0, 0, 1)
+    (batch,) = next(experiment_batches.steps(0, 1))
+    total, terms = objectives.multitask(committee, tasks, "cos+l1", 1.0)(student, batch)
+    total.backward()
+    assert all(not p.requires_grad and p.grad is None for p in committee.parameters())
+    for part in ("stem", "paths", "routers", "heads"):
+        assert all(p.grad is not None for p in getattr(student, part).parameters()), part
+    assert equal(before, dict(committee.state_dict()))
+    assert len(terms) == 5 + 4
+    run = train.train(settings)
+    assert equal({key: None or value for key, value in last_weights(run).items() if "members" in key}, {})
+
+
+def test_total_is_tasks_plus_alpha_times_distillation(tiny):
+    settings = config.load(tiny)
+    tasks, committee = build_tasks(settings), build_committee(settings)
+    student = build_student(settings, tasks, committee.dims).eval()
+    batches = TrainingBatches(train.data.build(settings.data, "train", True), 2, 1, 0, 0, 0, 1)
+    (batch,) = next(batches.steps(0, 1))
+    with torch.no_grad():
+        total, terms = objectives.multitask(committee, tasks, "cos+l1", 0.3)(student, batch)
+    weights = [0.3 if name.startswith("distill/") else 1.0 for name in terms]
+    assert total.item() == pytest.approx(
+        sum(w * t.item() for w, t in zip(weights, terms.values(), strict=True)), rel=1e-5
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatch):
+    from sak.tasks import Edge
+
+    monkeypatch.setattr(Edge, "loss", lambda self, output, label: output.sum() * float("nan"))
+    settings = config.load(tiny)
+    with pytest.raises(FloatingPointError, match="task/edge is nan at step 1 of the stage multitask"):
+        train.train(settings)
+    assert checkpoint.newest(train.RunDirectory(settings).checkpoints).name == "distill-0000003.pt"
+
+
+def test_a_finished_run_is_left_alone(tiny):
+    run = train.train(config.load(tiny, ["stages.distill.steps=1", "stages.multitask.steps=1"]))
+    before = {file: file.stat().st_mtime_ns for file in run.path.rglob("*")}
+    again = train.train(config.load(tiny, ["stages.distill.steps=1", "stages.multitask.steps=1", "data.workers=1"]))
+    assert again.finished
+    assert {file: file.stat().st_mtime_ns for file in run.path.rglob("*")} == before

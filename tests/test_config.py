@@ -1,0 +1,118 @@
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from sak import config
+from sak.errors import UserError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+COMPLETE = """
+name: test
+data: {dataset: pascal_context, root: nowhere, image_size: [96, 96], tasks: [semseg]}
+student: {stem: vit_tiny_patch16_384}
+stages:
+  distill: {steps: 0, batch_size: 2, optim: {lr: 1e-3, weight_decay: 0.01, schedule: cosine}}
+  multitask: {epochs: 1, batch_size: 2, optim: {lr: 2e-5, weight_decay: 1e-6, schedule: poly}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="test.yaml"):
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_shipped_configs_are_complete(path):
+    assert config.load(path).name == path.stem
+
+
+def test_order_of_precedence(write):
+    write(COMPLETE, "base.yaml")
+    child = write("extends: base.yaml\nname: child\nseed: 3\nstages: {distill: {batch_size: 4}}\n")
+    loaded = config.load(child, ["seed=5", "stages.multitask.optim.lr=1e-4", "data.tasks=[edge,normals]"])
+    assert loaded.output == "runs"  # default
+    assert loaded.data.root == "nowhere"  # extended file
+    assert (loaded.name, loaded.stages.distill.batch_size) == ("child", 4)  # file
+    assert (loaded.seed, loaded.stages.multitask.optim.lr) == (5, 1e-4)  # command line
+    assert loaded.data.tasks == ["edge", "normals"]
+
+
+def test_learning_rates_are_numbers(write):
+    assert config.load(write(COMPLETE)).stages.distill.optim.lr == 0.001
+
+
+def test_teachers_are_added_by_file_and_command_line(write):
+    path = write(COMPLETE + "teachers: {a: {family: dinov2, model: m}}\n")
+    loaded = config.load(path, ["teachers.a.levels=[1,2]", "teachers.b={family: sam, model: n}"])
+    assert list(loaded.teachers) == ["a", "b"]
+    assert loaded.teachers.a.levels == [1, 2]
+    assert loaded.teachers.b.input_stats == "own"
+
+
+def test_saved_and_read_again_it_is_the_same(write, tmp_path):
+    loaded = config.load(write(COMPLETE))
+    config.save(loaded, tmp_path / "saved.yaml")
+    assert config.differences(config.load(tmp_path / "saved.yaml"), loaded) == []
+    other = config.load(tmp_path / "saved.yaml", ["seed=1", "data.tasks=[edge]"])
+    assert config.differences(other, loaded) == ["data.tasks", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("studnet: {}", r"test.yaml: unknown key studnet; the nearest known key is student"),
+        ("stages: {distill: {optim: {lrr: 1}}}", "unknown key stages.distill.optim.lrr; .* stages.distill.optim.lr$"),
+        ("teachers: {a: {famly: sam}}", "unknown key teachers.a.famly; .* teachers.a.family"),
+        ("seed: many", "test.yaml: seed: .*many"),
+        ("stages: {distill: {optim: {lr: fast}}}", "test.yaml: stages.distill.optim.lr: .*fast"),
+        ("data: [1]", "test.yaml: "),
+        ("precision: bf32", "precision is 'bf32', but must be no, bf16 or fp16"),
+        ("stages: {distill: {epochs: 3}}", "stages.distill needs either steps or epochs"),
+        ("stages: {distill: {batch_size: 0}}", "stages.distill.batch_size is 0, but must be positive"),
+        ("stages: {multitask: {optim: {schedule: step}}}", "must be cosine or poly"),
+        ("data: {image_size: [96]}", r"must be \[height, width\]"),
+        ("name: a/b", "must be the name of a directory"),
+    ],
+)
+def test_mistakes_name_key_and_file(write, change, message):
+    write(COMPLETE, "base.yaml")
+    with pytest.raises(UserError, match=message):
+        config.load(write(f"extends: base.yaml\n{change}\n"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "'seed' on the command line is not of the form key=value"),
+        ("sed=1", "the command line: unknown key sed; the nearest known key is seed"),
+        ("seed=[", "command line"),
+        ("stages.distill.steps=many", "the command line: stages.distill.steps"),
+    ],
+)
+def test_mistakes_on_the_command_line(write, override, message):
+    with pytest.raises(UserError, match=message):
+        config.load(write(COMPLETE), [override])
+
+
+def test_mistakes_in_files(write, tmp_path):
+    with pytest.raises(UserError, match="no config file at .*missing.yaml"):
+        config.load(tmp_path / "missing.yaml")
+    with pytest.raises(UserError, match=r"no config file at .*gone.yaml, which .*test.yaml extends"):
+        config.load(write("extends: gone.yaml"))
+    with pytest.raises(UserError, match="extends itself"):
+        config.load(write("extends: test.yaml"))
+    with pytest.raises(UserError, match="not a readable YAML"):
+        config.load(write("a: [1"))
+    with pytest.raises(UserError, match="must hold keys and values"):
+        config.load(write("- 1"))
+    with pytest.raises(UserError, match="data.dataset has no value"):
+        config.load(write("name: incomplete"))
+
+
+def test_the_schema_is_typed():
+    assert OmegaConf.structured(config.Config).stages.distill.accumulate == 1
