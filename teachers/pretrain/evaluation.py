@@ -109,7 +109,7 @@ def promptable(objective: Promptable, train: data.Scenes, val: data.Scenes) -> E
     tolerances = (5, 10, 15, 20, 30)
     fitted = [_grow(train, slice(0, 100), tolerance)[0].mean().item() for tolerance in tolerances]
     tolerance = tolerances[int(np.argmax(fitted))]
-    grown, kinds = _grow(val, slice(None), tolerance)
+    grown, is_object = _grow(val, slice(None), tolerance)
     images, (image_of, points, truths) = data.whole(val.images, IMAGE_SIZE), _prompts(val, slice(None))
     embeddings = torch.cat([objective.embed(part) for part in images.split(100)])
     chosen_masks, chosen, best = [], [], []
@@ -125,16 +125,16 @@ def promptable(objective: Promptable, train: data.Scenes, val: data.Scenes) -> E
     rows = [
         ("all regions, mean IoU", chosen, grown),
         ("all regions, best of 3 masks", best, grown),
-        ("things, mean IoU", chosen[kinds], grown[kinds]),
-        ("stuff, mean IoU", chosen[~kinds], grown[~kinds]),
-        ("things, IoU over 50%", (chosen[kinds] > 0.5).float(), (grown[kinds] > 0.5).float()),
+        ("objects, mean IoU", chosen[is_object], grown[is_object]),
+        ("surroundings, mean IoU", chosen[~is_object], grown[~is_object]),
+        ("objects, IoU over 50%", (chosen[is_object] > 0.5).float(), (grown[is_object] > 0.5).float()),
     ]
     rows = [(measure, 100 * ours.mean().item(), 100 * theirs.mean().item()) for measure, ours, theirs in rows]
     figure, axes, pictures = page("Promptable masks: one point in a region of a held-out scene")
     bars(axes, rows, "region growing")
-    things = torch.nonzero(kinds).flatten()
-    _, first = np.unique(image_of[things].numpy(), return_index=True)
-    for prompt, (above, below) in zip(things[first], pictures, strict=False):
+    objects = torch.nonzero(is_object).flatten()
+    _, first = np.unique(image_of[objects].numpy(), return_index=True)
+    for prompt, (above, below) in zip(objects[first], pictures, strict=False):
         image = images[image_of[prompt]].permute(1, 2, 0).numpy()
         above.imshow(image)
         above.plot(*points[prompt].numpy(), "o", color="#d7191c", markeredgecolor="white", markersize=5)
@@ -143,9 +143,9 @@ def promptable(objective: Promptable, train: data.Scenes, val: data.Scenes) -> E
     pictures[0][0].set_ylabel("scene, point")
     pictures[0][1].set_ylabel("mask (truth green)")
     notes = (
-        f"{len(points)} points, {int(kinds.sum())} of them on things. Of three masks the one with the highest "
-        "predicted IoU counts, except for the best of 3. Region growing: connected pixels within a distance of "
-        f"{tolerance} in CIELAB, which is the best on the train split."
+        f"{len(points)} points, {int(is_object.sum())} of them on objects of the 20 classes. Of three masks the "
+        "one with the highest predicted IoU counts, except for the best of 3. Region growing: connected pixels within "
+        f"a distance of {tolerance} in CIELAB, which is the best on the train split."
     )
     return Evaluation(rows, "region growing by colour", notes, figure)
 
@@ -153,9 +153,13 @@ def promptable(objective: Promptable, train: data.Scenes, val: data.Scenes) -> E
 @torch.no_grad()
 def _tokens(teacher: teachers.Teacher, scenes: data.Scenes) -> tuple[Tensor, Tensor]:
     """Class tokens (N,D) after the final norm, and the last level's maps (N,D,h,w)."""
-    parts = [data.whole(part, IMAGE_SIZE) for part in scenes.images.split(100)]
-    classes = torch.cat([teacher.backbone(teacher.normalise(part)) for part in parts])
-    return classes, torch.cat([teacher(part)[-1] for part in parts])
+    classes, maps = [], []
+    for part in scenes.images.split(100):
+        inputs = teacher.normalise(data.whole(part, IMAGE_SIZE))
+        tokens, last = teacher.backbone.forward_intermediates(inputs, indices=teacher.levels[-1:])
+        classes.append(tokens[:, 0])
+        maps.extend(last)
+    return torch.cat(classes), torch.cat(maps)
 
 
 def _flat(maps: Tensor) -> Tensor:
@@ -216,17 +220,17 @@ def _prompts(scenes: data.Scenes, part: slice) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _grow(scenes: data.Scenes, part: slice, tolerance: float) -> tuple[Tensor, Tensor]:
-    """IoU of growing each prompt's region by colour, and whether the prompt lies on a thing (Q,)."""
+    """IoU of growing each prompt's region by colour, and whether its prompt lies on an object (Q,)."""
     image_of, points, truths = _prompts(scenes, part)
     images = data.whole(scenes.images[part], IMAGE_SIZE)
     instances = F.interpolate(scenes.semseg[part].unsqueeze(1).float(), size=(IMAGE_SIZE, IMAGE_SIZE), mode="nearest")
-    ious, things = [], []
+    ious, is_object = [], []
     for number, (x, y), truth in zip(image_of.tolist(), points.int().tolist(), truths, strict=True):
         lab = rgb2lab(images[number].permute(1, 2, 0).numpy())
         mask = torch.from_numpy(flood(np.linalg.norm(lab - lab[y, x], axis=-1) <= tolerance, (y, x)))
         ious.append(iou(mask, truth > 0.5))
-        things.append(0 < instances[number, 0, y, x] < 255)
-    return torch.stack(ious), torch.tensor(things)
+        is_object.append(0 < instances[number, 0, y, x] < 255)
+    return torch.stack(ious), torch.tensor(is_object)
 
 
 def _principal_colours(maps: Tensor) -> list[np.ndarray]:

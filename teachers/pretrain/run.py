@@ -27,7 +27,7 @@ class Recipe:
 
 
 RECIPES = {
-    "dinov2": Recipe(SelfDistillation, steps=1400, batch_size=48, learning_rate=1e-3),
+    "dinov2": Recipe(SelfDistillation, steps=1200, batch_size=32, learning_rate=1e-3),
     "clip": Recipe(Contrastive, steps=600, batch_size=128, learning_rate=1e-3),
     "sam": Recipe(Promptable, steps=1500, batch_size=32, learning_rate=1e-3),
 }
@@ -49,7 +49,7 @@ def pretrain(
     Starting again continues from the checkpoint; after the last step it exports and measures anew.
 
     Args:
-        roots: archives whose train splits are learnt from; the val split of the first measures the result.
+        roots: archives whose train splits are learnt from; the first one's splits serve the measuring.
         command: what the card says it was made with.
         steps, batch_size: None for the recipe's.
 
@@ -62,8 +62,9 @@ def pretrain(
     steps, batch_size = steps or recipe.steps, batch_size or recipe.batch_size
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    train, val = data.join([data.load(root, "train") for root in roots]), data.load(roots[0], "val")
-    objective = recipe.objective(train, batch_size)
+    scenes = [data.load(root, "train") for root in roots]
+    train, val = scenes[0], data.load(roots[0], "val")
+    objective = recipe.objective(data.join(scenes), batch_size)
     seconds, starts = fit(objective, steps, recipe.learning_rate, Path(work) / f"{name}.pt", seed)
 
     weights = output / f"{name}.safetensors"
@@ -76,15 +77,10 @@ def pretrain(
         measured = evaluation.contrastive(objective, val)
     else:
         measured = evaluation.promptable(objective, train, val)
-    card.write(output, name, command, _facts(state, train, val, steps, batch_size, seconds, starts), measured)
-
-
-def _facts(state: dict, train, val, steps: int, batch_size: int, seconds: float, starts: int) -> dict[str, str]:
-    count = sum(value.numel() for value in state.values())
-    resumed = f", resumed {starts - 1} times" if starts > 1 else ""
-    return {
-        "weights": f"{count / 1e6:.2f} M values in half precision",
-        "training data": f"{len(train)} rendered scenes; {len(val)} others to measure",
-        "training": f"{steps} steps of {batch_size} images{resumed}",
-        "duration": f"{seconds / 60:.0f} minutes on {torch.get_num_threads()} CPU core(s)",
+    made = {
+        "weights": f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M values in half precision",
+        "training data": f"{len(objective.scenes)} rendered scenes",
+        "training": f"{steps} steps of {batch_size} images, seed {seed}, started {starts} time(s)",
+        "duration": f"{seconds / 60:.0f} minutes with {threads} CPU thread(s)",
     }
+    card.write(output, name, command, made, measured)

@@ -21,7 +21,7 @@ from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
 # From which part of the training on global and local views have these sizes: small ones are cheap, the last are as
 # large as the images that the teacher will see.
-SIZES = ((0.0, 48, 24), (0.5, 64, 32), (0.9, IMAGE_SIZE, 32))
+SIZES = ((0.0, 48, 24), (0.6, 64, 32), (0.92, IMAGE_SIZE, 32))
 LOCAL_VIEWS = 4
 PROTOTYPES = 1024
 STUDENT_TEMPERATURE, CENTRE_MOMENTUM = 0.1, 0.9
@@ -109,7 +109,7 @@ class SelfDistillation(nn.Module):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        momentum = 1 - 0.008 * 0.5 * (1 + math.cos(math.pi * progress))  # 0.992 -> 1
+        momentum = 1 - 0.01 * 0.5 * (1 + math.cos(math.pi * progress))  # 0.99 -> 1
         for mine, its in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             mine.lerp_(its, 1 - momentum)
 
