@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,11 @@ def write_job(job: tuple) -> tuple[str, str]:
     return write_scene(*job)
 
 
+def ignore_interrupt() -> None:
+    """Ctrl-C reaches the whole process group; the main process alone ends the pool, without a traceback of each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def one_thread_each() -> Iterator[None]:
     """Child processes that start inside the block run their linear algebra on one thread."""
@@ -193,8 +199,9 @@ def ensure(
     with contextlib.ExitStack() as stack:
         results = map(write_job, jobs)
         if workers > 1:
+            context = multiprocessing.get_context("spawn")
             with one_thread_each():
-                pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(min(workers, len(jobs))))
+                pool = stack.enter_context(context.Pool(min(workers, len(jobs)), ignore_interrupt))
             results = pool.imap(write_job, jobs, chunksize=max(1, min(8, len(jobs) // workers)))
         for name, sentence in tqdm(results, "rendering mini_context", len(jobs), disable=not progress, unit="scene"):
             captions[name] = sentence

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from sak import config, data
+from sak.engine import report
+from sak.engine.build import build_committee, build_student, build_tasks
+from sak.engine.evaluate import constant_predictions, evaluate
+from sak.engine.figures import prediction_panel, routing_heat_map
+from sak.errors import UserError
+
+
+@pytest.fixture
+def parts(tiny):
+    settings = config.load(tiny)
+    tasks = build_tasks(settings)
+    student = build_student(settings, tasks, build_committee(settings).dims)
+    return settings, tasks, student, data.build(settings.data, "val")
+
+
+def test_metrics_do_not_depend_on_the_batch_size(parts):
+    _, tasks, student, dataset = parts
+    one, two = (evaluate(student, tasks, dataset, size, 0, Accelerator()) for size in (1, 2))
+    for name in tasks:
+        assert one.metrics[name] == pytest.approx(two.metrics[name], rel=1e-4)
+    for name, levels in one.routing.items():
+        for level, weights in enumerate(levels):
+            assert weights.shape == (len(dataset), 2)
+            torch.testing.assert_close(weights, two.routing[name][level])
+    assert student.training  # as it was before
+
+
+def test_constants_are_what_the_metric_gives_a_constant(parts):
+    _, tasks, _, dataset = parts
+    constants = constant_predictions(tasks, dataset, 1, 0, Accelerator())
+    assert {name: list(values) for name, values in constants.items()} == {
+        name: list(task.measures) for name, task in tasks.items()
+    }
+    labels = np.concatenate([dataset[index]["semseg"].numpy().ravel() for index in range(len(dataset))])
+    labels = labels[labels != 255]
+    share = np.bincount(labels).max() / len(labels)
+    assert constants["semseg"]["miou"] == pytest.approx(100 * share / 21, rel=1e-5)
+
+
+def test_tables(parts):
+    _, tasks, _, _ = parts
+    metrics = {name: dict.fromkeys(task.measures, 12.345) for name, task in tasks.items()}
+    constants = {name: dict.fromkeys(task.measures, 6.0) for name, task in tasks.items()}
+    assert "| normals | mean_error | 12.35 | 6.00 | degrees | lower |" in report.markdown(
+        "x", tasks, metrics, constants
+    )
+    lines = report.console(tasks, metrics, constants).splitlines()
+    assert len(lines) == 2 + sum(len(task.measures) for task in tasks.values())
+    assert lines[0].split() == ["task", "metric", "student", "best", "constant", "unit", "better", "is"]
+
+
+def test_figures_have_a_panel_for_everything(parts):
+    settings, tasks, student, dataset = parts
+    batch = torch.utils.data.default_collate([dataset[0], dataset[1]])
+    with torch.no_grad():
+        output = student.eval()(batch["image"])
+    panel = prediction_panel(batch, output, tasks)
+    assert len(panel.axes) == 2 * (1 + 2 * len(tasks))
+    heat_map = routing_heat_map(output.routing, student.sources, student.levels)
+    titles = [axis.get_title() for axis in heat_map.axes]
+    assert titles[:4] == ["block 0", "block 1", "block 2", "block 3"]
+    shown = [float(text.get_text()) for text in heat_map.axes[0].texts]
+    assert sum(shown) == pytest.approx(len(tasks), abs=0.05)
+
+
+def test_a_head_of_mmsegmentation_by_config(tiny):
+    settings = config.load(tiny, ["student.heads.edge={type: mmseg.SegformerHead, options: {channels: 16}}"])
+    student = build_student(settings, build_tasks(settings), {"dinov2": [24] * 4})
+    assert type(student.heads["edge"].head).__name__ == "SegformerHead"
+    assert type(student.heads["semseg"]).__name__ == "Head"
+    settings = config.load(tiny, ["student.head.type=mmseg.SegformerHead", "student.head.options={channels: 16}"])
+    student = build_student(settings, build_tasks(settings), {"dinov2": [24] * 4})
+    assert {type(head.head).__name__ for head in student.heads.values()} == {"SegformerHead"}
+
+
+def test_heads_of_unknown_tasks_are_refused(tiny):
+    settings = config.load(tiny, ["student.heads.depth={type: sak}"])
+    with pytest.raises(UserError, match="student.heads names 'depth', which is not among data.tasks"):
+        build_student(settings, build_tasks(settings), {})
