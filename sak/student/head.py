@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .upsampled_conv import upsampled_conv3x3
+
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
@@ -17,7 +19,7 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 class Head(nn.Module):
     """The paper's decode head: project every level, upsample to a quarter of the image, fuse, classify.
 
-    Each level Linear D -> D/4, bilinear to (H/4, W/4), concatenated; 3x3 conv to D + BN + GELU; 1x1 conv to C.
+    Each level Linear D -> D/4, concatenated, bilinear to (H/4, W/4); 3x3 conv to D + BN + GELU; 1x1 conv to C.
     """
 
     def __init__(self, width: int, levels: int, channels: int):
@@ -30,12 +32,11 @@ class Head(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Levels (B, D, h, w) -> (B, C, H, W)."""
+        projected = [project(level.movedim(1, -1)) for project, level in zip(self.projections, levels, strict=True)]
+        conv, norm, activate = self.fuse
         quarter = (image_size[0] // 4, image_size[1] // 4)
-        projected = [
-            resize(project(level.movedim(1, -1)).movedim(-1, 1), quarter)
-            for project, level in zip(self.projections, levels, strict=True)
-        ]
-        return resize(self.classify(self.fuse(torch.cat(projected, dim=1))), image_size)
+        fused = upsampled_conv3x3(torch.cat(projected, dim=-1), conv.weight, conv.bias, quarter)
+        return resize(self.classify(activate(norm(fused.movedim(-1, 1)))), image_size)
 
 
 class MMSegHead(nn.Module):
