@@ -1,6 +1,7 @@
 """Distil the teachers of a config into a student, train it on the tasks and evaluate it."""
 
 import argparse
+import os
 
 from sak import config
 from sak.cli import run
@@ -26,7 +27,8 @@ def main(arguments: list[str]) -> None:
 
     already = RunDirectory(experiment).finished
     results = train(experiment).results
-    print(f"{'This run is already finished' if already else 'Finished'}: {results}")
+    if os.environ.get("RANK", "0") == "0":  # set by torchrun
+        print(f"{'This run is already finished' if already else 'Finished'}: {results}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
@@ -59,10 +58,9 @@ class Experiment:
 
     def __init__(self, config: DictConfig, run: RunDirectory):
         self.config, self.run = config, run
-        # In a stage, some weights may have no part in the loss: those of heads and routers while distilling.
         self.accelerator = Accelerator(
+            cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
             mixed_precision=config.precision,
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
         torch.manual_seed(config.seed)  # of all weights that are drawn
         self.tasks = build_tasks(config)
@@ -94,9 +92,7 @@ class Experiment:
 
     def _train_stage(self, stage: str, start: int, state: dict | None) -> None:
         settings, steps = self.config.stages[stage], self.steps[stage]
-        # While distilling, heads and routers rest: the optimizer must not decay their weights.
-        for part in (self.student.heads, self.student.routers):
-            part.requires_grad_(stage != "distill")
+        self._choose_trained_weights(stage)
         objective = self._objective(stage)
         optimizer = adamw(self.student, settings.optim)
         torch.manual_seed(self.config.seed + 1 + STAGES.index(stage) + 1000 * self.accelerator.process_index)
@@ -141,6 +137,14 @@ class Experiment:
         self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(model, optimizer)
 
+    def _choose_trained_weights(self, stage: str) -> None:
+        """What has no part in a stage's loss rests: the optimizer must not decay it, nor DDP wait for its gradient."""
+        distils = stage == "distill" or self._distils_beside_tasks
+        for part in (self.student.heads, self.student.routers):
+            part.requires_grad_(stage == "multitask")
+        for path in self.student.paths.values():
+            path.aligners.requires_grad_(distils)
+
     def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, float]:
         """One optimizer step; the terms of its loss, averaged over the micro-batches."""
         optimizer.zero_grad()
@@ -172,8 +176,12 @@ class Experiment:
         settings = self.config.stages[stage]
         if stage == "distill":
             return objectives.distillation(self.committee, settings.loss)
-        committee = self.committee if settings.alpha else None
+        committee = self.committee if self._distils_beside_tasks else None
         return objectives.multitask(committee, self.tasks, settings.loss, settings.alpha)
+
+    @property
+    def _distils_beside_tasks(self) -> bool:
+        return self.committee is not None and self.config.stages.multitask.alpha != 0
 
     def _training_batches(self, stage: str) -> TrainingBatches:
         settings, seed = self.config.stages[stage], self.config.seed
