@@ -242,8 +242,8 @@ class Experiment:
         )
         self.tracker.scalars(done.stage, {"learning_rate": rate, "images_per_second": speed}, step)
         tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
-        distilled = sum(value for name, value in terms.items() if name.startswith("distill/"))
-        shown = {"loss": terms["total"], **tasks, "distill": distilled}
+        distilled = [value for name, value in terms.items() if name.startswith("distill/")]
+        shown = {"loss": terms["total"], **tasks, **({"distill": sum(distilled)} if distilled else {})}
         progress.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
 
     def _evaluate(self, done: Progress):

@@ -152,6 +152,11 @@ class Student(
         }
         return StudentOutput(predictions, paths, routing)
 
+    @classmethod
+    def _from_pretrained(cls, **arguments) -> "Student":
+        # The mixin's default would leave weights that a bundle lacks at their random start, silently.
+        return super()._from_pretrained(**{**arguments, "strict": True})
+
     def drop_aligners(self) -> None:
         """Remove what only the distillation loss needs; ``StudentOutput.paths`` then has the stem's width."""
         for path in self.paths.values():

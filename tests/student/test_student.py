@@ -1,4 +1,5 @@
 import pytest
+import safetensors.torch
 import torch
 
 from sak import Student, distill
@@ -104,6 +105,16 @@ def test_bundle_round_trip(tmp_path):
     assert again.sources == student.sources == ("stem", "dinov2", "clip")
     for task, prediction in student(images()).predictions.items():
         assert torch.equal(again(images()).predictions[task], prediction)
+
+
+def test_a_bundle_that_lacks_a_weight_or_has_one_too_many_is_refused(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    key = "heads.edge.classify.bias"
+    for changed in ({k: v for k, v in weights.items() if k != key}, {**weights, "heads.edge.extra": weights[key].clone()}):
+        safetensors.torch.save_file(changed, tmp_path / "model.safetensors")
+        with pytest.raises(RuntimeError, match=r"heads.edge.(classify.bias|extra)"):
+            Student.from_pretrained(tmp_path)
 
 
 def test_a_bundle_without_aligners_predicts_the_same(tmp_path):
