@@ -1,7 +1,7 @@
 """DINOv2 in miniature: a network learns to predict what its own momentum average sees in other views.
 
 After DINO (Caron et al., arXiv 2104.14294) for images and iBOT (Zhou et al., arXiv 2111.07832) for patches, which
-DINOv2 (Oquab et al., arXiv 2304.07193) joins.
+DINOv2 (Oquab et al., arXiv 2304.07193) joins; from there also the balanced targets and the spread of class tokens.
 
 Legend: B images, V views, N patch tokens, M masked patches, D width, K prototypes, S side of a view in pixels.
 """
@@ -21,23 +21,29 @@ from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
 # From which part of the training on global and local views have these sizes: small ones are cheap, the last are as
 # large as the images that the teacher will see.
-SIZES = ((0.0, 48, 24), (0.6, 64, 32), (0.92, IMAGE_SIZE, 32))
+SIZES = ((0.0, 48, 24), (0.85, IMAGE_SIZE, 32))
 LOCAL_VIEWS = 4
-PROTOTYPES = 1024
-STUDENT_TEMPERATURE, CENTRE_MOMENTUM = 0.1, 0.9
+PROTOTYPES = 128  # about as many as there are tokens in a batch to share them
+TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 0.05, 0.1
+SPREAD_WEIGHT = 0.1
 
 
 class Head(nn.Module):
-    """Projection of tokens (..., D) onto K prototypes of unit length."""
+    """Projection of tokens (B,D) onto K prototypes of unit length.
+
+    The batch normalisation spreads the tokens of a batch: at first they hardly differ, and the targets would stay
+    uniform for most of a short training.
+    """
 
     def __init__(self, width: int):
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(width, 512), nn.GELU(), nn.Linear(512, 512), nn.GELU(), nn.Linear(512, 64))
+        self.spread = nn.BatchNorm1d(64, affine=False, track_running_stats=False)
         self.prototypes = nn.Parameter(torch.randn(PROTOTYPES, 64))
 
     def forward(self, tokens: Tensor) -> Tensor:
         with torch.autocast("cpu", enabled=False):
-            return F.normalize(self.mlp(tokens.float()), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+            return F.normalize(self.spread(self.mlp(tokens.float())), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
 
 
 class Network(nn.Module):
@@ -46,9 +52,9 @@ class Network(nn.Module):
     def __init__(self):
         super().__init__()
         spec = MINIATURES["dinov2"]
-        # LayerScale starts at 0.1 instead of 1e-5: this training is a thousand times shorter than DINOv2's
+        # LayerScale starts at 1 instead of 1e-5: this training is a thousand times shorter than DINOv2's
         self.backbone: VisionTransformer = timm.create_model(
-            spec.model, num_classes=0, dynamic_img_size=True, init_values=0.1, **spec.options
+            spec.model, num_classes=0, dynamic_img_size=True, init_values=1.0, **spec.options
         )
         self.image_head, self.patch_head = Head(self.backbone.embed_dim), Head(self.backbone.embed_dim)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.embed_dim))
@@ -70,21 +76,18 @@ class SelfDistillation(nn.Module):
         self.scenes, self.batch_size = scenes, batch_size
         self.student = Network()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("image_centre", torch.zeros(PROTOTYPES))
-        self.register_buffer("patch_centre", torch.zeros(PROTOTYPES))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def loss(self, progress: float, generator: torch.Generator) -> Tensor:
-        """Cross-entropy between the teacher's and the student's distributions over prototypes: of each global view
-        against every other view, and of each hidden patch against the teacher's sight of it."""
+        """Cross-entropy between the teacher's and the student's distributions over prototypes, of each global view
+        against every other view and of each hidden patch against the teacher's sight of it, plus the spread."""
         index = torch.randint(len(self.scenes), (self.batch_size,), generator=generator)
         images = self.scenes.images[index]
         _, size, local_size = max(phase for phase in SIZES if phase[0] <= progress)
         globals_ = torch.cat([self._view(images, size, (0.35, 1.0), generator) for _ in range(2)])
         locals_ = torch.cat([self._view(images, local_size, (0.05, 0.35), generator) for _ in range(LOCAL_VIEWS)])
         mask = self._mask(len(globals_), size // self.student.backbone.patch_embed.patch_size[0], generator)
-        temperature = 0.04 + 0.03 * min(1.0, progress / 0.3)  # sharp at first, when the teacher knows little
 
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
@@ -96,20 +99,17 @@ class SelfDistillation(nn.Module):
             local_logits = self.student.image_head(self.student(locals_)[:, 0])
             hidden_logits = self.student.patch_head(tokens[:, 1:][mask.flatten(1)])
 
-        targets = ((image_logits - self.image_centre) / temperature).softmax(-1).chunk(2)
+        targets = balanced(image_logits).chunk(2)
         views = global_logits.chunk(2) + local_logits.chunk(LOCAL_VIEWS)
         pairs = [(t, v) for t in range(2) for v in range(len(views)) if t != v]
         image_loss = sum(cross_entropy(views[v], targets[t]) for t, v in pairs) / len(pairs)
-        patch_targets = ((patch_logits - self.patch_centre) / temperature).softmax(-1)
-        patch_loss = cross_entropy(hidden_logits, patch_targets)
-
-        self.image_centre.lerp_(image_logits.mean(0), 1 - CENTRE_MOMENTUM)
-        self.patch_centre.lerp_(patch_logits.mean(0), 1 - CENTRE_MOMENTUM)
-        return image_loss + patch_loss
+        patch_loss = cross_entropy(hidden_logits, balanced(patch_logits))
+        spread_loss = sum(spread(tokens.float()) for tokens in tokens[:, 0].chunk(2)) / 2
+        return image_loss + patch_loss + SPREAD_WEIGHT * spread_loss
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        momentum = 1 - 0.01 * 0.5 * (1 + math.cos(math.pi * progress))  # 0.99 -> 1
+        momentum = 1 - 0.02 * 0.5 * (1 + math.cos(math.pi * progress))  # 0.98 -> 1
         for mine, its in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             mine.lerp_(its, 1 - momentum)
 
@@ -127,6 +127,27 @@ class SelfDistillation(nn.Module):
         share = torch.empty(count, 1, 1).uniform_(0.1, 0.5, generator=generator)
         share = share * (torch.arange(count) % 2 == 0).view(-1, 1, 1)
         return torch.rand(count, side, side, generator=generator) < share
+
+
+def balanced(logits: Tensor, rounds: int = 3) -> Tensor:
+    """Teacher logits (B,K) -> distributions (B,K) that use all prototypes alike over the batch.
+
+    Sinkhorn-Knopp (Caron et al., arXiv 2006.09882). A running centre alone let this short training end where every
+    distribution is uniform.
+    """
+    q = (logits / TEACHER_TEMPERATURE).softmax(-1)
+    for _ in range(rounds):
+        q = q / q.sum(0, keepdim=True)
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+def spread(tokens: Tensor) -> Tensor:
+    """KoLeo (Sablayrolles et al., arXiv 1806.03198) of class tokens (B,D): each keeps away from its nearest other."""
+    tokens = F.normalize(tokens, dim=-1)
+    with torch.no_grad():
+        nearest = (tokens @ tokens.T - 2 * torch.eye(len(tokens))).argmax(1)
+    return -((tokens - tokens[nearest]).norm(dim=-1) + 1e-6).log().mean()
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
