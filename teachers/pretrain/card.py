@@ -19,13 +19,17 @@ def write(output: Path, name: str, command: str, made: dict[str, str], evaluatio
         evaluation.figure.savefig(beside, format="png")
     facts = "\n".join(f"| {fact} | {value} |" for fact, value in made.items())
     rows = "\n".join(f"| {measure} | {ours:.1f} | {theirs:.1f} |" for measure, ours, theirs in evaluation.rows)
+    about = textwrap.fill(
+        f"A small vision transformer, trained by {PARADIGMS[name]}, on rendered scenes. It stands in for its big "
+        "sister where nothing can be downloaded; it has never seen a photograph.",
+        110,
+    )
     notes = textwrap.fill(evaluation.notes, 110)
     write_text(
         output / f"{name}.md",
         f"""# The miniature {name} teacher
 
-A small vision transformer trained by {PARADIGMS[name]}, on rendered scenes. It stands in for its big sister where
-nothing can be downloaded; it has never seen a photograph.
+{about}
 
 ```
 {command}
