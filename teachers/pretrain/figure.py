@@ -34,4 +34,4 @@ def bars(axes: Axes, rows: list[tuple[str, float, float]], baseline: str) -> Non
     axes.set_xlabel("%", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower right")
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
