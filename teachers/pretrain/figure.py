@@ -9,7 +9,7 @@ COLUMNS = 6
 
 def page(title: str) -> tuple[Figure, Axes, np.ndarray]:
     """A figure, the axes for bars, and a (COLUMNS, 2) array of axes for pairs of pictures."""
-    figure = Figure(figsize=(11, 3.1), dpi=90, layout="constrained")
+    figure = Figure(figsize=(11, 3.1), dpi=80, layout="constrained")
     figure.suptitle(title, fontsize=10)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.9))
     pictures = right.subplots(2, COLUMNS)
