@@ -145,7 +145,7 @@ def promptable(objective: Promptable, train: data.Scenes, val: data.Scenes) -> E
     notes = (
         f"{len(points)} points, {int(is_object.sum())} of them on objects of the 20 classes. Of three masks the "
         "one with the highest predicted IoU counts, except for the best of 3. Region growing: connected pixels within "
-        f"a distance of {tolerance} in CIELAB, which is the best on the train split; plain surfaces make it strong here."
+        f"a distance of {tolerance} in CIELAB, which is the best on the train split; plain surfaces favour it."
     )
     return Evaluation(rows, "region growing by colour", notes, figure)
 
