@@ -100,7 +100,7 @@ def test_mistakes_on_the_command_line(write, override, message):
 
 
 def test_mistakes_in_files(write, tmp_path):
-    with pytest.raises(UserError, match="no config file at .*missing.yaml"):
+    with pytest.raises(UserError, match=r"no config file at .*missing\.yaml"):
         config.load(tmp_path / "missing.yaml")
     with pytest.raises(UserError, match=r"no config file at .*gone.yaml, which .*test.yaml extends"):
         config.load(write("extends: gone.yaml"))
@@ -110,7 +110,7 @@ def test_mistakes_in_files(write, tmp_path):
         config.load(write("a: [1"))
     with pytest.raises(UserError, match="must hold keys and values"):
         config.load(write("- 1"))
-    with pytest.raises(UserError, match="data.dataset has no value"):
+    with pytest.raises(UserError, match=r"data\.dataset has no value"):
         config.load(write("name: incomplete"))
 
 

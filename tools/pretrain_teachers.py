@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="for the checkpoint that resumes a run")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     parser.add_argument("--batch-size", type=int, help="images a step (default: the recipe's)")
+    parser.add_argument("--learning-rate", type=float, metavar="RATE", help="peak rate (default: the recipe's)")
+    parser.add_argument("--init", metavar="FILE", help="weights of the same miniature to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(arguments)
@@ -37,6 +39,8 @@ def main(arguments: list[str]) -> None:
         command,
         steps=options.steps,
         batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        init=options.init,
         seed=options.seed,
         threads=options.threads,
     )

@@ -63,6 +63,10 @@ class Contrastive(nn.Module):
         self.model.train()
         return image_features @ text_features.T
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Go on from an image tower that was exported before."""
+        self.model.visual.load_state_dict({key.removeprefix("visual."): value for key, value in weights.items()})
+
     def exported(self) -> dict[str, Tensor]:
         """The image tower's weights as open_clip's checkpoints name them."""
         return {f"visual.{key}": value for key, value in self.model.visual.state_dict().items()}

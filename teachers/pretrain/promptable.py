@@ -88,6 +88,10 @@ class Promptable(nn.Module):
         )
         return F.interpolate(masks, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear"), predicted_iou
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Go on from weights that were exported before."""
+        self.sam.load_state_dict(weights)
+
     def exported(self) -> dict[str, Tensor]:
         """The whole model's weights as segment_anything's checkpoints name them."""
         return self.sam.state_dict()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sak.errors import UserError
@@ -41,6 +41,8 @@ def pretrain(
     command: str,
     steps: int | None = None,
     batch_size: int | None = None,
+    learning_rate: float | None = None,
+    init: str | Path | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -51,7 +53,8 @@ def pretrain(
     Args:
         roots: archives whose train splits are learnt from; the first one's splits serve the measuring.
         command: what the card says it was made with.
-        steps, batch_size: None for the recipe's.
+        steps, batch_size, learning_rate: None for the recipe's.
+        init: a weights file of this miniature to go on from.
 
     Raises:
         UserError: there is no such miniature, or an archive is incomplete.
@@ -60,12 +63,17 @@ def pretrain(
         raise UserError(unknown("miniature", name, RECIPES))
     recipe, output = RECIPES[name], Path(output)
     steps, batch_size = steps or recipe.steps, batch_size or recipe.batch_size
+    learning_rate = learning_rate or recipe.learning_rate
+    if init is not None and not Path(init).is_file():
+        raise UserError(f"there is no weights file {init} to go on from; correct --init.")
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     scenes = [data.load(root, "train") for root in roots]
     train, val = scenes[0], data.load(roots[0], "val")
     objective = recipe.objective(data.join(scenes), batch_size)
-    seconds, starts = fit(objective, steps, recipe.learning_rate, Path(work) / f"{name}.pt", seed)
+    if init is not None:
+        objective.start_from(load_file(init))
+    seconds, starts = fit(objective, steps, learning_rate, Path(work) / f"{name}.pt", seed)
 
     weights = output / f"{name}.safetensors"
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}

@@ -113,6 +113,11 @@ class SelfDistillation(nn.Module):
         for mine, its in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
             mine.lerp_(its, 1 - momentum)
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Go on from weights that were exported before."""
+        for network in (self.student, self.teacher):
+            network.backbone.load_state_dict(weights)
+
     def exported(self) -> dict[str, Tensor]:
         """The weights as timm's own checkpoints name them."""
         return self.teacher.backbone.state_dict()

@@ -56,7 +56,7 @@ def test_tables(parts):
 
 
 def test_figures_have_a_panel_for_everything(parts):
-    settings, tasks, student, dataset = parts
+    _, tasks, student, dataset = parts
     batch = torch.utils.data.default_collate([dataset[0], dataset[1]])
     with torch.no_grad():
         output = student.eval()(batch["image"])
@@ -81,5 +81,5 @@ def test_a_head_of_mmsegmentation_by_config(tiny):
 
 def test_heads_of_unknown_tasks_are_refused(tiny):
     settings = config.load(tiny, ["student.heads.depth={type: sak}"])
-    with pytest.raises(UserError, match="student.heads names 'depth', which is not among data.tasks"):
+    with pytest.raises(UserError, match=r"student\.heads names 'depth', which is not among data.tasks"):
         build_student(settings, build_tasks(settings), {})

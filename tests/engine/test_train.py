@@ -73,9 +73,10 @@ def test_killed_and_started_again_it_ends_where_it_would_have(tiny, monkeypatch,
     often = ["stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=2"]
     whole = train.train(config.load(tiny, [*often, "name=whole"]))
     settings = config.load(tiny, [*often, "name=killed"])
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         kill_at(patch, stage, step)
-        train.train(settings)
+        with pytest.raises(Killed):
+            train.train(settings)
     resumed = train.train(settings)
     assert equal(last_weights(resumed), last_weights(whole))
     assert resumed.metrics.read_text() == whole.metrics.read_text()
@@ -111,8 +112,8 @@ def test_teachers_stay_out_of_gradient_optimizer_and_checkpoint(tiny):
         assert all(p.grad is not None for p in getattr(student, part).parameters()), part
     assert equal(before, dict(committee.state_dict()))
     assert len(terms) == 5 + 4
-    run = train.train(settings)
-    assert equal({key: None or value for key, value in last_weights(run).items() if "members" in key}, {})
+    ours = {f"{part}." for part in ("stem", "paths", "routers", "heads")}
+    assert all(key.startswith(tuple(ours)) for key in last_weights(train.train(settings)))
 
 
 def test_total_is_tasks_plus_alpha_times_distillation(tiny):

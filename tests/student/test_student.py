@@ -111,7 +111,8 @@ def test_a_bundle_that_lacks_a_weight_or_has_one_too_many_is_refused(tmp_path):
     tiny().save_pretrained(tmp_path)
     weights = safetensors.torch.load_file(tmp_path / "model.safetensors")
     key = "heads.edge.classify.bias"
-    for changed in ({k: v for k, v in weights.items() if k != key}, {**weights, "heads.edge.extra": weights[key].clone()}):
+    lacking = {name: value for name, value in weights.items() if name != key}
+    for changed in (lacking, {**weights, "heads.edge.extra": weights[key].clone()}):
         safetensors.torch.save_file(changed, tmp_path / "model.safetensors")
         with pytest.raises(RuntimeError, match=r"heads.edge.(classify.bias|extra)"):
             Student.from_pretrained(tmp_path)
