@@ -1,4 +1,8 @@
-"""What every entry point in `tools` shares: a mistake of the user is one line and exit code 2."""
+"""What every entry point in `tools` shares: how it ends.
+
+A mistake of the user is one line and exit code 2, a training that diverged one line and 1, Ctrl-C one line and 130.
+Anything else is a defect and keeps its traceback.
+"""
 
 import sys
 from collections.abc import Callable
@@ -13,6 +17,9 @@ def run(main: Callable[[list[str]], None]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         print(stop if str(stop) else "interrupted", file=sys.stderr)
         sys.exit(130)

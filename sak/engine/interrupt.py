@@ -1,6 +1,7 @@
 """Ctrl-C as a request that is heard between two steps."""
 
 import signal
+import sys
 from types import FrameType
 
 
@@ -22,3 +23,4 @@ class StopRequest:
         if self.made:
             raise KeyboardInterrupt("stopped at once, without a checkpoint of the last steps")
         self.made = True
+        print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)

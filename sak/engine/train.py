@@ -5,6 +5,7 @@ goes on where an interrupted run stopped.
 """
 
 import copy
+import functools
 import os
 import shutil
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
+from torch.utils.data import default_collate
 from tqdm import tqdm
 
 from .. import data
@@ -21,13 +24,14 @@ from ..data.images import Images, find_images
 from ..errors import UserError
 from ..files import write_json, write_text
 from ..student import Student
+from ..tasks import IGNORE
 from . import checkpoint, objectives, report
 from .build import build_committee, build_student, build_tasks
 from .checkpoint import STAGES, Progress
 from .evaluate import constant_predictions, evaluate, to_device
 from .figures import prediction_panel
 from .interrupt import StopRequest
-from .loading import TrainingBatches, load
+from .loading import TrainingBatches
 from .optim import adamw, learning_rate
 from .run_directory import RunDirectory
 from .tracking import Tracker
@@ -127,7 +131,7 @@ class Experiment:
                 at_end = done.step == steps
                 if at_end or stop.made or done.step % settings.checkpoint_every == 0:
                     self._save_checkpoint(done, optimizer)
-                if stop.made and not at_end:
+                if stop.made:
                     raise KeyboardInterrupt(
                         f"stopped after step {done.step} of {steps} of the stage {stage}; "
                         "the same command goes on from there"
@@ -165,7 +169,10 @@ class Experiment:
         terms = dict(zip(summed, values, strict=True))
         for name, value in terms.items():
             if name != "total" and not abs(value) < float("inf"):
-                raise FloatingPointError(f"the loss term {name} is {value} at step {step + 1} of the stage {stage}")
+                raise FloatingPointError(
+                    f"the loss term {name} is {value} at step {step + 1} of the stage {stage}; "
+                    "the last checkpoint is from before it: try a lower learning rate, clipping, or precision=no"
+                )
         clip = self.config.stages[stage].optim.clip
         if clip is not None:
             self.accelerator.clip_grad_norm_(model.parameters(), clip)
@@ -257,17 +264,25 @@ class Experiment:
             self.tracker.figure("predictions", self._panel(), self.run.panels, step)
         return evaluation
 
-    def _panel(self):
-        """Predictions for images spread evenly over the validation set."""
+    @functools.cached_property
+    def _panel_batch(self) -> dict:
+        """Validation images to draw, evenly spread: each the next one in which no task is ignored altogether."""
         count = min(PANEL_IMAGES, len(self.validation))
-        chosen = [index * len(self.validation) // count for index in range(count)]
-        batch = to_device(next(load(self.validation, [chosen], workers=0)), self.accelerator.device)
+        samples = []
+        for number in range(count):
+            span = range(number * len(self.validation) // count, (number + 1) * len(self.validation) // count)
+            candidates = (self.validation[index] for index in span)
+            complete = (sample for sample in candidates if all((sample[task] != IGNORE).any() for task in self.tasks))
+            samples.append(next(complete, self.validation[span[0]]))
+        return to_device(default_collate(samples), self.accelerator.device)
+
+    def _panel(self) -> Figure:
         training = self.student.training
         self.student.eval()
         with torch.no_grad():
-            output = self.student(batch["image"])
+            output = self.student(self._panel_batch["image"])
         self.student.train(training)
-        return prediction_panel(batch, output, self.tasks)
+        return prediction_panel(self._panel_batch, output, self.tasks)
 
     def _write_results(self) -> None:
         """Evaluate at the end; ``metrics.json`` is written last, for it says that all is done."""
