@@ -7,7 +7,7 @@ Anything else is a defect and keeps its traceback.
 import sys
 from collections.abc import Callable
 
-from .errors import UserError
+from sak.errors import UserError
 
 
 def run(main: Callable[[list[str]], None]) -> None:

@@ -16,10 +16,9 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sak.errors import UserError
+from sak.files import write_text
 from teachers.base import TeacherSpec
-
-from .errors import UserError
-from .files import write_text
 
 
 @dataclass

@@ -9,8 +9,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from . import tasks as task_registry
-from .student import Student
+from sak import tasks as task_registry
+from sak.student import Student
 
 PUBLISHED_TEACHERS = ("dinov2", "clip", "sam")
 TASK_NAMES = {"sal": "saliency"}  # published name -> ours

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from ..config import DataConfig
-from ..errors import UserError
-from .nyud import NYUDv2
-from .pascal_context import PascalContext
+from sak.config import DataConfig
+from sak.data.nyud import NYUDv2
+from sak.data.pascal_context import PascalContext
+from sak.errors import UserError
 
 # name in a config -> the class that reads it, and the benchmark whose tasks it has
 DATASETS = {
@@ -31,7 +31,7 @@ def benchmark(name: str) -> str:
 def prepare(data: DataConfig) -> None:
     """Render the embedded data set where the config asks for it; the others must be there already."""
     if data.dataset == "mini_context":
-        from . import mini
+        from sak.data import mini
 
         height, width = data.image_size
         if height != width:

@@ -2,12 +2,11 @@
 
 from omegaconf import DictConfig, OmegaConf
 
+from sak import data, tasks
+from sak.errors import UserError
+from sak.student import Student
+from sak.tasks import Task
 from teachers import Committee
-
-from .. import data, tasks
-from ..errors import UserError
-from ..student import Student
-from ..tasks import Task
 
 
 def build_tasks(config: DictConfig) -> dict[str, Task]:

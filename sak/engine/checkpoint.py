@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError
-from ..files import replacing
+from sak.errors import UserError
+from sak.files import replacing
 
 STAGES = ("distill", "multitask")
 KEPT = 2  # of a stage, the newest: a damaged one leaves its predecessor

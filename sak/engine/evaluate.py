@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ..tasks import HIGHER, Task
-from . import loading
+from sak.engine import loading
+from sak.tasks import HIGHER, Task
 
 Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}
 

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..student import StudentOutput
-from ..tasks import Task
+from sak.student import StudentOutput
+from sak.tasks import Task
 
 CELL = 1.6  # inches
 

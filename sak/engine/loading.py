@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ..errors import UserError
+from sak.errors import UserError
 
 
 class _Reporting(Dataset):

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
 
-from .. import distill
-from ..tasks import Task
+from sak import distill
+from sak.tasks import Task
 
 Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
 

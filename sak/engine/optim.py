@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from ..config import OptimConfig
+from sak.config import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ..tasks import HIGHER, Task
-from .evaluate import Metrics
+from sak.engine.evaluate import Metrics
+from sak.tasks import HIGHER, Task
 
 HEADER = ("task", "metric", "student", "best constant", "unit", "better is")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from .. import config as configuration
-from ..errors import UserError
-from ..files import write_json
+from sak import config as configuration
+from sak.errors import UserError
+from sak.files import write_json
 
 # What may change between two starts of the same experiment.
 FREE_KEYS = ("data.workers", "checkpoint_every", "log_every")

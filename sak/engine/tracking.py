@@ -8,10 +8,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from ..files import replacing
-from .evaluate import Evaluation
-from .figures import routing_heat_map
-from .run_directory import RunDirectory
+from sak.engine.evaluate import Evaluation
+from sak.engine.figures import routing_heat_map
+from sak.engine.run_directory import RunDirectory
+from sak.files import replacing
 
 
 class Tracker:

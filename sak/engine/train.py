@@ -19,22 +19,22 @@ from torch import Tensor
 from torch.utils.data import default_collate
 from tqdm import tqdm
 
-from .. import data
-from ..data.images import Images, find_images
-from ..errors import UserError
-from ..files import write_json, write_text
-from ..student import Student
-from ..tasks import IGNORE
-from . import checkpoint, objectives, report
-from .build import build_committee, build_student, build_tasks
-from .checkpoint import STAGES, Progress
-from .evaluate import constant_predictions, evaluate, to_device
-from .figures import prediction_panel
-from .interrupt import StopRequest
-from .loading import TrainingBatches
-from .optim import adamw, learning_rate
-from .run_directory import RunDirectory
-from .tracking import Tracker
+from sak import data
+from sak.data.images import Images, find_images
+from sak.engine import checkpoint, objectives, report
+from sak.engine.build import build_committee, build_student, build_tasks
+from sak.engine.checkpoint import STAGES, Progress
+from sak.engine.evaluate import constant_predictions, evaluate, to_device
+from sak.engine.figures import prediction_panel
+from sak.engine.interrupt import StopRequest
+from sak.engine.loading import TrainingBatches
+from sak.engine.optim import adamw, learning_rate
+from sak.engine.run_directory import RunDirectory
+from sak.engine.tracking import Tracker
+from sak.errors import UserError
+from sak.files import write_json, write_text
+from sak.student import Student
+from sak.tasks import IGNORE
 
 PANEL_IMAGES = 6
 

@@ -1,5 +1,5 @@
-from .adapter import Adapter, AdapterPath
-from .router import MixtureOfRepresentations
-from .student import Student, StudentOutput
+from sak.student.adapter import Adapter, AdapterPath
+from sak.student.router import MixtureOfRepresentations
+from sak.student.student import Student, StudentOutput
 
 __all__ = ["Adapter", "AdapterPath", "MixtureOfRepresentations", "Student", "StudentOutput"]

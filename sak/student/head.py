@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .upsampled_conv import upsampled_conv3x3
+from sak.student.upsampled_conv import upsampled_conv3x3
 
 
 def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:

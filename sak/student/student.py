@@ -10,10 +10,10 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from .adapter import AdapterPath
-from .head import build_head
-from .router import MixtureOfRepresentations
-from .stem import Stem
+from sak.student.adapter import AdapterPath
+from sak.student.head import build_head
+from sak.student.router import MixtureOfRepresentations
+from sak.student.stem import Stem
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -1,13 +1,13 @@
 """The tasks. A new one is a file beside these and a line in ``TASKS``."""
 
-from ..errors import UserError
-from .base import HIGHER, IGNORE, LOWER, Task
-from .depth import Depth
-from .edge import Edge
-from .human_parts import HumanParts
-from .normals import Normals
-from .saliency import Saliency
-from .semseg import SemSeg
+from sak.errors import UserError
+from sak.tasks.base import HIGHER, IGNORE, LOWER, Task
+from sak.tasks.depth import Depth
+from sak.tasks.edge import Edge
+from sak.tasks.human_parts import HumanParts
+from sak.tasks.normals import Normals
+from sak.tasks.saliency import Saliency
+from sak.tasks.semseg import SemSeg
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (SemSeg, HumanParts, Saliency, Normals, Edge, Depth)}
 

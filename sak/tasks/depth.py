@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics.rmse import DepthRMSE
-from .base import IGNORE, LOWER, Task
+from sak.metrics.rmse import DepthRMSE
+from sak.tasks.base import IGNORE, LOWER, Task
 
 DRAWN_RANGE = 10.0  # metres; NYUD's rooms end there
 

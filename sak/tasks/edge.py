@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..metrics.boundary import BoundaryF
-from .base import HIGHER, IGNORE, Task
+from sak.metrics.boundary import BoundaryF
+from sak.tasks.base import HIGHER, IGNORE, Task
 
 POSITIVE_WEIGHT = 0.95
 MAX_DIST = {"pascal_context": 0.0075, "nyud": 0.011}  # of the image's diagonal

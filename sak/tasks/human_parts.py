@@ -3,7 +3,7 @@
 Images without any part are ignored as a whole.
 """
 
-from .semseg import Segmentation
+from sak.tasks.semseg import Segmentation
 
 
 class HumanParts(Segmentation):

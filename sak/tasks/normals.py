@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..metrics.angular_error import AngularError
-from .base import IGNORE, LOWER, Task
+from sak.metrics.angular_error import AngularError
+from sak.tasks.base import IGNORE, LOWER, Task
 
 WEISZFELD_STEPS = 50
 

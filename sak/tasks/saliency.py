@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..metrics.max_f import MaxF
-from .base import HIGHER, IGNORE, Task, palette
+from sak.metrics.max_f import MaxF
+from sak.tasks.base import HIGHER, IGNORE, Task, palette
 
 
 class Saliency(Task):

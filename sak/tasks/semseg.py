@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..metrics.miou import MeanIoU
-from .base import HIGHER, IGNORE, Task, palette
+from sak.metrics.miou import MeanIoU
+from sak.tasks.base import HIGHER, IGNORE, Task, palette
 
 
 class Segmentation(Task):
