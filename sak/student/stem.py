@@ -35,13 +35,14 @@ class Stem(nn.Module):
         _check_divisible(image_size, sketch.patch_embed.patch_size[0])
         self.vit = timm.create_model(name, img_size=tuple(image_size), dynamic_img_size=True, **arguments)
         self.vit.norm = nn.Identity()
+        self.name = name
         self.width: int = self.vit.embed_dim
         self.depth: int = len(self.vit.blocks)
         self.patch_size: int = self.vit.patch_embed.patch_size[0]
 
     def load_pretrained(self) -> None:
         """Load timm's weights of this model from the hub or its cache, the position embedding resized to ours."""
-        source = timm.create_model(self.vit.pretrained_cfg["architecture"], pretrained=True, num_classes=0)
+        source = timm.create_model(self.name, pretrained=True, num_classes=0)
         weights = timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), self.vit)
         left_out = {"norm.weight", "norm.bias"}  # levels are read before the final norm
         self.vit.load_state_dict({key: value for key, value in weights.items() if key not in left_out}, strict=True)

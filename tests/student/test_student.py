@@ -1,5 +1,6 @@
 import pytest
 import safetensors.torch
+import timm
 import torch
 
 from sak import Student, distill
@@ -53,6 +54,25 @@ def test_other_image_sizes(size):
     out = tiny().eval()(images(*size))
     assert out.predictions["semseg"].shape[-2:] == size
     assert out.paths["clip"][0].shape[-2:] == (size[0] // 8, size[1] // 8)
+
+
+def test_pretrained_weights_of_the_stem(monkeypatch):
+    """Of the very tag that was named, the position embedding resized, the final norm left out."""
+    create, name = timm.create_model, "vit_tiny_patch16_384.augreg_in21k_ft_in1k"
+    source = create(name, num_classes=0)
+    asked = []
+
+    def downloaded(model, pretrained=False, **options):
+        asked.append((model, pretrained))
+        return source if pretrained else create(model, **options)
+
+    monkeypatch.setattr(timm, "create_model", downloaded)
+    student = tiny(stem=name, stem_options=None, image_size=(32, 48))
+    student.stem.load_pretrained()
+    assert asked[-1] == (name, True)
+    assert torch.equal(student.stem.vit.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
+    assert student.stem.vit.pos_embed.shape[1] == 1 + 2 * 3
+    assert torch.equal(student.stem.vit.pos_embed[:, 0], source.pos_embed[:, 0])
 
 
 def test_gradients_reach_every_part():
