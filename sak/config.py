@@ -16,6 +16,7 @@ import yaml
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sak.distill import LOSSES
 from sak.errors import UserError
 from sak.files import write_text
 from teachers.base import TeacherSpec
@@ -235,7 +236,7 @@ def _check(config: DictConfig, where: str) -> None:
             require(OmegaConf.select(stage, positive) > 0, f"{key}.{positive}", "positive")
         require((stage.steps or stage.epochs or 0) >= 0, f"{key}.steps", "at least 0")
         require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
-        require(stage.loss in ("cos+l1", "cos", "l2"), f"{key}.loss", "cos+l1, cos or l2")
+        require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

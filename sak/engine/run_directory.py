@@ -1,7 +1,6 @@
 """Where a run keeps what it makes, and how it knows its own work again."""
 
 import fcntl
-import json
 import os
 import platform
 import subprocess
@@ -85,9 +84,6 @@ class RunDirectory:
             raise UserError(f"another process is training in {self.path}; wait for it or choose another name") from None
         configuration.save(config, self.config_file)
         write_json(self.path / "environment.json", _environment())
-
-    def read_metrics(self) -> dict[str, dict[str, float]]:
-        return json.loads(self.metrics.read_text())
 
 
 def _environment() -> dict[str, str | None]:

@@ -9,6 +9,7 @@ import functools
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from sak import data
@@ -155,13 +156,9 @@ class Experiment:
         summed: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, start=1):
             batch = to_device(batch, self.accelerator.device)
-            synchronise = number == len(micro_batches)
-            with self.accelerator.autocast():
-                if synchronise:
-                    total, terms = objective(model, batch)
-                else:
-                    with self.accelerator.no_sync(model):
-                        total, terms = objective(model, batch)
+            accumulating = number < len(micro_batches)
+            with self.accelerator.autocast(), self.accelerator.no_sync(model) if accumulating else nullcontext():
+                total, terms = objective(model, batch)
             self.accelerator.backward(total / len(micro_batches))
             for name, term in {"total": total, **terms}.items():
                 summed[name] = summed.get(name, 0) + term.detach()
@@ -190,15 +187,18 @@ class Experiment:
     def _distils_beside_tasks(self) -> bool:
         return self.committee is not None and self.config.stages.multitask.alpha != 0
 
+    @functools.cached_property
+    def _labelled(self) -> Dataset:
+        """The training images, whose files are listed and checked once for both stages."""
+        return data.build(self.config.data, "train", self.config.stages.multitask.augment, self.config.seed)
+
     def _training_batches(self, stage: str) -> TrainingBatches:
         settings, seed = self.config.stages[stage], self.config.seed
         if stage == "distill":
-            images = (
-                find_images(settings.images) if settings.images else data.build(self.config.data, "train").image_files
-            )
+            images = find_images(settings.images) if settings.images else self._labelled.image_files
             dataset = Images(images, tuple(self.config.data.image_size), seed, tuple(settings.crop_scale))
         else:
-            dataset = data.build(self.config.data, "train", augment=settings.augment, seed=seed)
+            dataset = self._labelled
         return TrainingBatches(
             dataset,
             settings.batch_size,

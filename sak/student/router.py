@@ -22,7 +22,6 @@ class MixtureOfRepresentations(nn.Module):
 
     def __init__(self, width: int, sources: int, noisy: bool = True):
         super().__init__()
-        self.sources = sources
         self.noisy = noisy
         self.gate = nn.Sequential(
             nn.Linear(width, width // 2),

@@ -9,13 +9,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-import scipy.io
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sak.data.reading import read_image, read_map, read_matlab
 from sak.errors import UserError
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -61,21 +60,21 @@ def load(root: str | Path, split: str) -> Scenes:
     root = Path(root)
     ids = _text(root / "ImageSets" / "Context" / f"{split}.txt").split()
     captions = json.loads(_text(root / "captions.json"))
-    images = [_image(root / "JPEGImages" / f"{name}.jpg", cv2.IMREAD_COLOR) for name in ids]
+    images = [read_image(root / "JPEGImages" / f"{name}.jpg") for name in ids]
     if not images or len({image.shape for image in images}) > 1:
         raise UserError(f"{root}: training needs scenes in the {split} split, all of one size; use a rendered archive.")
 
     def maps(*folders: str) -> list[np.ndarray]:
         """The PNG of each scene, from the first of the folders that has it."""
         paths = [[root / folder / f"{name}.png" for folder in folders] for name in ids]
-        return [_image(next(filter(Path.is_file, places), places[0]), cv2.IMREAD_UNCHANGED) for places in paths]
+        return [read_map(next(filter(Path.is_file, places), places[0])) for places in paths]
 
     regions = [
-        _regions(instances, _label_map(root / "pascal-context" / "trainval" / f"{name}.mat"))
+        _regions(instances, read_matlab(root / "pascal-context" / "trainval" / f"{name}.mat", "LabelMap"))
         for name, instances in zip(ids, maps("SegmentationObject"), strict=True)
     ]
     return Scenes(
-        images=torch.from_numpy(np.stack(images)[..., ::-1].transpose(0, 3, 1, 2).copy()),
+        images=torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()),
         captions=[captions[name] for name in ids],
         semseg=torch.from_numpy(np.stack(maps("semseg/VOC12", "semseg/pascal-context"))),
         salient=torch.from_numpy(np.stack(maps("sal_distill")) > 127.5),
@@ -98,19 +97,6 @@ def _text(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"there is no {path}; --data must be a rendered archive such as mini_context.")
     return path.read_text(encoding="utf-8")
-
-
-def _image(path: Path, flags: int) -> np.ndarray:
-    image = cv2.imread(str(path), flags)
-    if image is None:
-        raise UserError(f"{path} is missing or is no image; render the archive again.")
-    return image
-
-
-def _label_map(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise UserError(f"there is no {path}; --data must be a rendered archive such as mini_context.")
-    return scipy.io.loadmat(path)["LabelMap"]
 
 
 def _regions(instances: np.ndarray, label_map: np.ndarray) -> np.ndarray:

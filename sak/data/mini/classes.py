@@ -58,8 +58,3 @@ PART_LABEL = {
     **dict.fromkeys(("llleg", "rlleg", "lfoot", "rfoot"), 6),
 }
 PART_NAMES = tuple(PART_LABEL)
-
-
-def context_name(voc_name: str) -> str:
-    """PASCAL-Context says "table" where VOC says "diningtable"; all others agree."""
-    return "table" if voc_name == "diningtable" else voc_name
