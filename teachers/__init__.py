@@ -10,8 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from sak.errors import UserError
 from teachers.base import Teacher, TeacherSpec, unknown
 from teachers.committee import Committee
+from teachers.multiscale import MultiScale
 
-__all__ = ["FAMILIES", "Committee", "Teacher", "TeacherSpec", "build"]
+__all__ = ["FAMILIES", "Committee", "MultiScale", "Teacher", "TeacherSpec", "build"]
 
 FAMILIES = {
     "dinov2": "teachers.dinov2:DINOv2",
@@ -20,7 +21,7 @@ FAMILIES = {
 }
 
 
-def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher:
+def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiScale:
     """Build the teacher that `spec` (a TeacherSpec, or a mapping of its fields) describes.
 
     Raises:
@@ -29,8 +30,10 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher:
     try:
         spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TeacherSpec), spec))
     except OmegaConfBaseException as error:
-        raise UserError(f"teacher {name}: {str(error).splitlines()[0]}") from error
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"teacher {name}: {key}{str(error).splitlines()[0]}") from error
     if spec.family not in FAMILIES:
         raise UserError(f"teacher {name}: {unknown('family', spec.family, FAMILIES)}")
     module, family = FAMILIES[spec.family].split(":")
-    return getattr(importlib.import_module(module), family)(name, spec)
+    teacher = getattr(importlib.import_module(module), family)(name, spec)
+    return teacher if spec.scales == [1] else MultiScale(teacher, spec.scales, spec.resize_to)

@@ -37,6 +37,9 @@ class TeacherSpec:
             that its encoder was built for.
         input_stats: "own": pixels are normalised as in the teacher's own training; "imagenet": with ImageNet's mean
             and deviation for every teacher, as the published SAK code does.
+        scales: more than [1] makes it an S2 teacher that sees the image at each of these scales, its maps concatenated
+            on channels (`teachers.multiscale`).
+        resize_to: the scale whose grid an S2 teacher's maps get, "first" or "last".
         options: passed on to the architecture.
     """
 
@@ -46,6 +49,8 @@ class TeacherSpec:
     levels: list[int] = dataclasses.field(default_factory=lambda: [2, 5, 8, 11])
     input_size: int | None = None
     input_stats: str = "own"
+    scales: list[int] = dataclasses.field(default_factory=lambda: [1])
+    resize_to: str = "first"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -58,7 +63,9 @@ class Teacher(nn.Module):
     Attributes:
         name: the teacher's name in the config.
         dims: D of each level.
-        patch_size: pixels of the resized input per token and side.
+        levels: the spec's.
+        strides: pixels of the resized input per token and side, of each level.
+        patch_size: what sizes are multiples of: the largest of the strides.
         mean, std: (1,3,1,1) buffers, outside any checkpoint.
     """
 
@@ -91,6 +98,7 @@ class Teacher(nn.Module):
         self.name = name
         self.levels = levels
         self.dims = [width] * len(levels)
+        self.strides = [patch_size] * len(levels)
         self.patch_size = patch_size
         self.input_size = spec.input_size
         self.backbone = backbone
@@ -105,10 +113,15 @@ class Teacher(nn.Module):
         scale = 1.0 if self.input_size is None else self.input_size / max(height, width)
         return self._multiple(height * scale), self._multiple(width * scale)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """(h, w) of the feature maps for images of (height, width) pixels."""
+    def tile(self, height: int, width: int) -> tuple[int, int]:
+        """Native size in pixels for images of (height, width): the nearest multiples of the patch to `resized`."""
         h, w = self.resized(height, width)
-        return h // self.patch_size, w // self.patch_size
+        return self._multiple(h), self._multiple(w)
+
+    def grid(self, height: int, width: int, level: int = 0) -> tuple[int, int]:
+        """(h, w) of a level's map for images of (height, width) pixels; `level` counts the entries of `levels`."""
+        h, w = self.tile(height, width)
+        return h // self.strides[level], w // self.strides[level]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Images (B,3,H,W) in [0,1], resized bilinearly and normalised as the backbone expects them."""

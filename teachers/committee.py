@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import teachers
 from teachers.base import Teacher, TeacherSpec
+from teachers.multiscale import MultiScale
 
 
 class Committee(nn.Module):
@@ -24,7 +25,7 @@ class Committee(nn.Module):
         self.members = nn.ModuleDict({name: teachers.build(name, spec) for name, spec in specs.items()})
         self.eval()
 
-    def __getitem__(self, name: str) -> Teacher:
+    def __getitem__(self, name: str) -> Teacher | MultiScale:
         return self.members[name]
 
     @property

@@ -78,10 +78,6 @@ class SAM(Teacher):
         scale = self.input_size / max(height, width)
         return int(height * scale + 0.5), int(width * scale + 0.5)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        h, w = (self._multiple(pixels) for pixels in self.resized(height, width))
-        return h // self.patch_size, w // self.patch_size
-
     def features(self, inputs: Tensor) -> list[Tensor]:
         height, width = inputs.shape[-2:]
         h, w = self.grid(height, width)
