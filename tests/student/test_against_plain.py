@@ -1,0 +1,49 @@
+"""The student against the paper's formulas written out plainly: values, and gradients of every weight."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from sak.student import Student
+
+SOURCE = Path(__file__).parents[1] / "reference" / "student.py"
+SHAPE = {
+    "image_size": (32, 48),
+    "tasks": {"semseg": 5, "edge": 1},
+    "teachers": {"wide": [24] * 4, "own": [32] * 4},
+    "levels": (0, 1, 2, 3),
+}
+STEM = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8}
+
+
+def plain_student(**arguments):
+    spec = importlib.util.spec_from_file_location("plain_student", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.PlainStudent(**arguments)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_values_and_gradients(training):
+    torch.manual_seed(0)
+    ours = Student(stem="vit_tiny_patch16_384", stem_options=STEM, **SHAPE).train(training)
+    plain = plain_student(stem="vit_tiny_patch16_384", options=STEM, **SHAPE).train(training)
+    plain.load_state_dict(ours.state_dict(), strict=True)
+    images = torch.rand(2, 3, 32, 48)
+
+    torch.manual_seed(1)  # of the gates' noise
+    out = ours(images)
+    torch.manual_seed(1)
+    predictions, paths, routing = plain(images)
+    for one, other in ((out.predictions, predictions), (out.paths, paths), (out.routing, routing)):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+    sum(p.square().mean() for p in out.predictions.values()).backward()
+    sum(p.square().mean() for p in predictions.values()).backward()
+    expected = {name: weight.grad for name, weight in plain.named_parameters() if weight.grad is not None}
+    assert any("routers" in name for name in expected)
+    assert any("adapters" in name for name in expected)
+    found = {name: weight.grad for name, weight in ours.named_parameters() if weight.grad is not None}
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
