@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from sak import distill
+from sak.student import Student
 from sak.tasks import Task
 
 Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
@@ -44,3 +45,14 @@ def multitask(committee: nn.Module | None, tasks: Mapping[str, Task], loss: str,
         return loss_sum, terms
 
     return objective
+
+
+def choose_trained_weights(student: Student, stage: str, distils: bool) -> None:
+    """What has no part in a stage's loss rests: the optimizer must not decay it, nor DDP wait for its gradient.
+
+    ``distils`` says whether the stage's loss has a distillation part.
+    """
+    for part in (student.heads, student.routers):
+        part.requires_grad_(stage == "multitask")
+    for path in student.paths.values():
+        path.aligners.requires_grad_(distils)

@@ -21,9 +21,10 @@ from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from sak import data
+from sak.config import image_size, left_out
 from sak.data.images import Images, find_images
 from sak.engine import checkpoint, objectives, report
-from sak.engine.build import build_committee, build_student, build_tasks
+from sak.engine.build import build_committee, build_student, build_tasks, start_from_weights
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
@@ -51,6 +52,8 @@ def train(config: DictConfig) -> RunDirectory:
         KeyboardInterrupt: the user stopped it; a checkpoint was written.
         FloatingPointError: a loss became infinite or not a number.
     """
+    if all(left_out(stage) for stage in config.stages.values()):
+        raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
     run = RunDirectory(config)
     run.check(config)
     if not run.finished:
@@ -68,17 +71,22 @@ class Experiment:
             mixed_precision=config.precision,
         )
         torch.manual_seed(config.seed)  # of all weights that are drawn
-        self.tasks = build_tasks(config)
+        self.stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
+        # Without the second stage there is nothing to predict with: no heads, no labelled data, no evaluation.
+        self.tasks = build_tasks(config) if "multitask" in self.stages else {}
         self.committee = build_committee(config).to(self.accelerator.device) if config.teachers else None
         dims = self.committee.dims if self.committee else {}
-        if self.committee is None and config.stages.distill.steps != 0:
+        if self.committee is None and "distill" in self.stages:
             raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")
         self.student = build_student(config, self.tasks, dims)
-        with self.accelerator.main_process_first():
-            data.prepare(config.data)
-        self.validation = data.build(config.data, "val")
-        self.batches = {stage: self._training_batches(stage) for stage in STAGES}
+        self.accelerator.print(f"the student starts with {start_from_weights(self.student, config)}")
+        with self.accelerator.main_process_first():  # which renders and indexes for all
+            if self.tasks or config.stages.distill.images is None:
+                data.prepare(config.data)
+            self.batches = {stage: self._training_batches(stage) for stage in self.stages}
         self.steps = {stage: self._number_of_steps(stage) for stage in STAGES}
+        if self.tasks:
+            self.validation = data.build(config.data, "val")
         if self.accelerator.is_main_process:
             run.open(config)
 
@@ -91,13 +99,17 @@ class Experiment:
             start = done.step if stage == done.stage else 0
             if start < self.steps[stage]:
                 self._train_stage(stage, start, state if state and stage == done.stage else None)
-        self._write_results()
+        if self.tasks:
+            self._write_results()
+        elif self.accelerator.is_main_process:
+            self._write_distilled()
 
     # --- training ---------------------------------------------------------------------------------------------------
 
     def _train_stage(self, stage: str, start: int, state: dict | None) -> None:
         settings, steps = self.config.stages[stage], self.steps[stage]
-        self._choose_trained_weights(stage)
+        objectives.choose_trained_weights(self.student, stage, stage == "distill" or self._distils_beside_tasks)
+        self.student.set_image_size(image_size(self.config, stage))
         objective = self._objective(stage)
         optimizer = adamw(self.student, settings.optim)
         torch.manual_seed(self.config.seed + 1 + STAGES.index(stage) + 1000 * self.accelerator.process_index)
@@ -121,7 +133,7 @@ class Experiment:
         )
         with StopRequest() as stop, progress:
             for step, micro_batches in enumerate(self.batches[stage].steps(start, steps), start=start):
-                rate = learning_rate(settings.optim, step, steps)
+                rate = learning_rate(settings.optim, step, steps, self.batches[stage].steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 terms = self._step(model, optimizer, objective, micro_batches, stage, step)
@@ -141,14 +153,6 @@ class Experiment:
                     self._evaluate(done)
         self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(model, optimizer)
-
-    def _choose_trained_weights(self, stage: str) -> None:
-        """What has no part in a stage's loss rests: the optimizer must not decay it, nor DDP wait for its gradient."""
-        distils = stage == "distill" or self._distils_beside_tasks
-        for part in (self.student.heads, self.student.routers):
-            part.requires_grad_(stage == "multitask")
-        for path in self.student.paths.values():
-            path.aligners.requires_grad_(distils)
 
     def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, float]:
         """One optimizer step; the terms of its loss, averaged over the micro-batches."""
@@ -196,7 +200,7 @@ class Experiment:
         settings, seed = self.config.stages[stage], self.config.seed
         if stage == "distill":
             images = find_images(settings.images) if settings.images else self._labelled.image_files
-            dataset = Images(images, tuple(self.config.data.image_size), seed, tuple(settings.crop_scale))
+            dataset = Images(images, image_size(self.config, stage), seed, tuple(settings.crop_scale))
         else:
             dataset = self._labelled
         return TrainingBatches(
@@ -211,6 +215,8 @@ class Experiment:
 
     def _number_of_steps(self, stage: str) -> int:
         settings = self.config.stages[stage]
+        if stage not in self.stages:
+            return 0
         return settings.epochs * self.batches[stage].steps_per_epoch if settings.steps is None else settings.steps
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
@@ -220,6 +226,7 @@ class Experiment:
         if path is None:
             return None
         state = checkpoint.load(path)
+        self.student.set_image_size(image_size(self.config, state["stage"]))
         self.student.load_state_dict(state["student"], strict=True)
         self.accelerator.print(f"going on from {path}")
         return state
@@ -295,17 +302,31 @@ class Experiment:
         if not self.accelerator.is_main_process:
             return
         self.tracker.close()
-        save_bundle(self.student, self.run.student)
+        save_bundle(self.student, self.run.student, keep_aligners=False)
         write_json(self.run.constants, constants)
         write_text(self.run.results, report.markdown(self.config.name, self.tasks, metrics, constants))
         write_json(self.run.metrics, metrics)
         print(report.console(self.tasks, metrics, constants))
 
+    def _write_distilled(self) -> None:
+        """At the end of a run of the first stage alone: a student to go on from, and no metrics, which it has none."""
+        self.tracker.close()
+        save_bundle(self.student, self.run.student, keep_aligners=True)
+        write_text(
+            self.run.results,
+            f"# Results of {self.config.name}\n\n"
+            f"Distilled from {', '.join(self.student.paths)} for {self.steps['distill']} steps, without the second "
+            "stage: `student/` holds stem, paths and aligners, and no heads to evaluate. Train it on tasks with\n\n"
+            f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n",
+        )
+        write_json(self.run.metrics, {})
 
-def save_bundle(student: Student, path: Path) -> None:
-    """Write what inference needs, without aligners, as a directory that ``Student.from_pretrained`` reads."""
+
+def save_bundle(student: Student, path: Path, keep_aligners: bool) -> None:
+    """Write a directory that ``Student.from_pretrained`` reads; inference does without aligners, distillation not."""
     bundle = copy.deepcopy(student).cpu()
-    bundle.drop_aligners()
+    if not keep_aligners:
+        bundle.drop_aligners()
     beside = path.with_name(f"{path.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     bundle.save_pretrained(beside)
