@@ -109,6 +109,24 @@ class StagesConfig:
 
 
 @dataclass
+class ProbeConfig:
+    """Of ``tools/probe_teachers.py``: the same small heads on each frozen teacher, one for each task."""
+
+    extra: dict[str, TeacherSpec] = field(default_factory=dict)  # frozen models that are probed beside the teachers
+    reference: str | None = None  # the teacher or extra model that the table compares with
+    scales: list[int] | None = None  # probe each model at these scales too, as an S2 model
+    steps: int = 4000  # of each head
+    batch_size: int = 16
+    log_every: int = 10  # steps
+    width: int = 128  # of the head, behind a linear map of each level from the model's own width
+    head: HeadConfig = field(default_factory=HeadConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=1e-3, weight_decay=0.01, schedule="cosine", warmup_steps=100)
+    )
+    keep_features: bool = False  # leave the extracted features on disk
+
+
+@dataclass
 class Config:
     name: str = MISSING
     output: str = "runs"
@@ -118,6 +136,7 @@ class Config:
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     stages: StagesConfig = field(default_factory=StagesConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
 def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
@@ -237,6 +256,12 @@ def _check(config: DictConfig, where: str) -> None:
         require((stage.steps or stage.epochs or 0) >= 0, f"{key}.steps", "at least 0")
         require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
         require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
+    for positive in ("steps", "batch_size", "log_every", "width", "optim.lr"):
+        require(OmegaConf.select(config.probe, positive) > 0, f"probe.{positive}", "positive")
+    require(config.probe.optim.schedule in ("cosine", "poly"), "probe.optim.schedule", "cosine or poly")
+    models = [*config.teachers, *config.probe.extra]
+    require(len(models) == len(set(models)), "probe.extra", "named unlike the teachers")
+    require(config.probe.reference in (None, *models), "probe.reference", f"one of {', '.join(models) or 'none'}")
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
