@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torchmetrics import Metric
 
+from sak.metrics.exact_sum import exact_sum, from_exact
+
 IGNORE = 255
 
 
@@ -20,7 +22,7 @@ class AngularError(Metric):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("pixels", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
@@ -28,9 +30,9 @@ class AngularError(Metric):
         valid = (target != IGNORE).all(dim=1)
         prediction, target = F.normalize(prediction.float(), dim=1), F.normalize(target.float(), dim=1)
         angles = 2 * torch.atan2((prediction - target).norm(dim=1), (prediction + target).norm(dim=1))
-        self.total += angles[valid].rad2deg().double().sum().to(self.total.device)
+        self.total += exact_sum(angles[valid].rad2deg()).to(self.total.device)
         self.pixels += valid.sum().to(self.pixels.device)
 
     def compute(self) -> torch.Tensor:
         """Degrees."""
-        return self.total / self.pixels
+        return from_exact(self.total) / self.pixels

@@ -3,6 +3,8 @@
 import torch
 from torchmetrics import Metric
 
+from sak.metrics.exact_sum import exact_sum, from_exact
+
 IGNORE = 255
 BETA_SQUARED = 0.3
 NUM_THRESHOLDS = 19  # 0.05, 0.10, ..., 0.95
@@ -25,7 +27,7 @@ class MaxF(Metric):
         super().__init__(**kwargs)
         for name in ("true_positives", "predicted", "foreground"):
             self.add_state(name, torch.zeros(NUM_THRESHOLDS, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("iou", torch.zeros(NUM_THRESHOLDS, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("iou", torch.zeros(2, NUM_THRESHOLDS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, probability: torch.Tensor, target: torch.Tensor) -> None:
@@ -44,13 +46,13 @@ class MaxF(Metric):
         predicted = reaching[:, :, 1:].sum(1)
         foreground = reaching[:, 1, :1].expand_as(predicted)
         union = predicted + foreground - true_positives
-        iou = torch.where(union > 0, true_positives / union.clamp(min=1), 1.0)
+        iou = torch.where(union > 0, true_positives.double() / union.clamp(min=1), 1.0)
         counted = valid.flatten(1).any(1)
 
         self.true_positives += true_positives.sum(0).to(self.true_positives.device)
         self.predicted += predicted.sum(0).to(self.predicted.device)
         self.foreground += foreground.sum(0).to(self.foreground.device)
-        self.iou += iou[counted].double().sum(0).to(self.iou.device)
+        self.iou += exact_sum(iou[counted], dim=0).to(self.iou.device)
         self.images += counted.sum().to(self.images.device)
 
     def compute(self) -> dict[str, torch.Tensor]:
@@ -58,5 +60,5 @@ class MaxF(Metric):
         # F = (1 + β²) P R / (β² P + R) with P = tp / predicted and R = tp / foreground.
         weighted = BETA_SQUARED * self.foreground.double() + self.predicted.double()
         f = (1 + BETA_SQUARED) * self.true_positives.double() / weighted.clamp(min=BETA_SQUARED)
-        iou = self.iou / self.images.clamp(min=1)
+        iou = from_exact(self.iou) / self.images.clamp(min=1)
         return {"max_f": 100 * f.max(), "miou": 100 * iou.max()}

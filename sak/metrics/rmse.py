@@ -3,6 +3,8 @@
 import torch
 from torchmetrics import Metric
 
+from sak.metrics.exact_sum import exact_sum, from_exact
+
 MAX_DEPTH = 80.0  # metres; the ignored value, 255, lies beyond
 
 
@@ -19,17 +21,16 @@ class DepthRMSE(Metric):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.add_state("squares", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("pixels", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         """Both (B, 1, H, W), metres."""
         valid = (target > 0) & (target < MAX_DEPTH)
-        self.squares += (
-            (prediction.float().clamp(min=0) - target)[valid].double().square().sum().to(self.squares.device)
-        )
+        errors = (prediction.float().clamp(min=0) - target)[valid]
+        self.squares += exact_sum(errors.double().square()).to(self.squares.device)
         self.pixels += valid.sum().to(self.pixels.device)
 
     def compute(self) -> torch.Tensor:
         """Metres."""
-        return (self.squares / self.pixels).sqrt()
+        return (from_exact(self.squares) / self.pixels).sqrt()
