@@ -223,3 +223,16 @@ def test_rmse_by_hand():
     metric.update(prediction, target)
     # A depth is not negative: -2 counts as 0. What is 0, 80 or more is not a measurement.
     assert float(metric.compute()) == pytest.approx(math.sqrt((1 + 4 + 4) / 3))
+
+
+def test_boundaries_matched_by_workers_are_the_same():
+    alone, shared = BoundaryF(0.0075), BoundaryF(0.0075, workers=1)
+    for seed in (0, 1, 2, 3):
+        alone.update(*boundary_batch(seed))
+        shared.update(*boundary_batch(seed))
+    assert value(shared) == value(alone)
+    shared.update(*boundary_batch(9))
+    shared.reset()  # forgets what the workers still hold
+    shared.update(*boundary_batch(0))
+    assert value(shared) != value(alone)
+    assert shared.pooled.sum() < alone.pooled.sum()

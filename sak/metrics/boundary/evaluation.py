@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from sak.errors import UserError
 from sak.metrics.boundary.matching import match
 from sak.metrics.boundary.nms import suppress_non_maxima
 from sak.metrics.boundary.thinning import thin as thin_masks
+from sak.metrics.boundary.workers import process_pool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,9 +206,3 @@ def evaluate(
     counts = np.array(list(results), dtype=np.int64).reshape(-1, 3, len(thresholds))
     count, sum_r, sum_p = counts.transpose(1, 0, 2)
     return Result(thresholds, count, sum_r, sum_p, nms or "none")
-
-
-@functools.cache
-def process_pool(workers: int) -> ProcessPoolExecutor:
-    """One pool for the life of the program: evaluations come batch by batch, and workers take a while to start."""
-    return ProcessPoolExecutor(workers)

@@ -1,0 +1,33 @@
+"""Processes that match boundaries while the calling one goes on."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor
+
+
+@functools.cache
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """One pool for the life of the program: evaluations come batch by batch, and workers take a while to start.
+
+    The workers are forked off a server that has nothing but this package loaded: a fork of the caller could hold a
+    CUDA context, or the locks of its threads.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sak.metrics.boundary.evaluation"])
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    # Ctrl-C, and a scheduler's SIGTERM, reach the whole process group; the main process alone decides how to stop ...
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    # ... and a worker of one that was killed must not wait for work for ever.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
