@@ -1,5 +1,7 @@
 """The tasks. A new one is a file beside these and a line in ``TASKS``."""
 
+from collections.abc import Mapping
+
 from sak.errors import UserError
 from sak.tasks.base import HIGHER, IGNORE, LOWER, Task
 from sak.tasks.depth import Depth
@@ -11,7 +13,17 @@ from sak.tasks.semseg import SemSeg
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (SemSeg, HumanParts, Saliency, Normals, Edge, Depth)}
 
-__all__ = ["HIGHER", "IGNORE", "LOWER", "TASKS", "Task", "build"]
+__all__ = ["HIGHER", "IGNORE", "LOWER", "TASKS", "Task", "benchmarks", "build"]
+
+
+def benchmarks(channels: Mapping[str, int]) -> list[str]:
+    """The benchmarks (keys of ``channels_of``) on which every one of these tasks exists with these output channels."""
+    known = {benchmark: None for task in TASKS.values() for benchmark in task.channels_of}  # in order
+    return [
+        benchmark
+        for benchmark in known
+        if all(name in TASKS and TASKS[name].channels_of.get(benchmark) == count for name, count in channels.items())
+    ]
 
 
 def build(name: str, dataset: str) -> Task:

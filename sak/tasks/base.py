@@ -44,8 +44,11 @@ class Task(abc.ABC):
         """Raw output (B, C, H, W) -> what the metric judges and ``colour`` draws."""
 
     @abc.abstractmethod
-    def new_metric(self) -> torchmetrics.Metric:
-        """A metric that is updated with (``predict``'s result, ``truth``'s) and computes what ``measured`` names."""
+    def new_metric(self, workers: int = 0) -> torchmetrics.Metric:
+        """A metric that is updated with (``predict``'s result, ``truth``'s) and computes what ``measured`` names.
+
+        It may use that many processes beside the calling one.
+        """
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What the metric compares predictions with."""
@@ -60,6 +63,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
         """Labels of a whole set -> (K, C) raw outputs, one of which is the best constant prediction on that set."""
+
+    @abc.abstractmethod
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """``predict``'s result for one image, as the field stores it: uint8 (H, W) or (H, W, 3), or float32 (H, W)."""
 
     @abc.abstractmethod
     def colour(self, prediction: np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ class Depth(Task):
     def predict(self, output: Tensor) -> Tensor:
         return output
 
-    def new_metric(self) -> DepthRMSE:
+    def new_metric(self, workers: int = 0) -> DepthRMSE:
         return DepthRMSE()
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
@@ -38,6 +38,10 @@ class Depth(Task):
             valid = label[label != IGNORE]
             count, summed = count + len(valid), summed + valid.double().sum()
         return torch.tensor([[summed / max(count, 1)]], dtype=torch.float32)
+
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """Metres."""
+        return prediction[0].astype(np.float32)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         colours = matplotlib.colormaps["viridis"](prediction[0].clip(0, DRAWN_RANGE) / DRAWN_RANGE)[..., :3]

@@ -1,6 +1,7 @@
 """Semantic boundaries."""
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from sak.metrics.boundary import BoundaryF
 from sak.tasks.base import HIGHER, IGNORE, Task
 
 POSITIVE_WEIGHT = 0.95
+FAINT = 3.5 / 255  # 3 in 8 bits
 MAX_DIST = {"pascal_context": 0.0075, "nyud": 0.011}  # of the image's diagonal
 
 
@@ -20,6 +22,11 @@ class Edge(Task):
     measures = {"ods_f": HIGHER, "ois_f": HIGHER, "ap": HIGHER}
     units = "%"
     channels_of = {"pascal_context": 1, "nyud": 1}
+
+    def __init__(self, dataset: str, protocol: Literal["sak", "invpt"] = "sak"):
+        """``protocol``: under which boundaries are judged, see ``sak.metrics.boundary``."""
+        super().__init__(dataset)
+        self.protocol = protocol
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Binary cross-entropy on logits, a boundary pixel weighing 0.95 and any other 0.05, per valid pixel."""
@@ -32,15 +39,21 @@ class Edge(Task):
         """(B, 1, H, W) probability of a boundary."""
         return output.sigmoid()
 
-    def new_metric(self) -> BoundaryF:
-        return BoundaryF(MAX_DIST[self.dataset])
+    def new_metric(self, workers: int = 0) -> BoundaryF:
+        return BoundaryF(MAX_DIST[self.dataset], self.protocol, workers)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
         # Boundaries are judged against other maps than those that training uses.
         return batch["boundaries"]
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
-        return torch.tensor([[20.0]])  # a boundary everywhere
+        # A boundary everywhere, faintly: a uniform map is thinned to the same line at every value, but that of 3/255
+        # passes the lowest threshold alone, so that one thinning is enough where p = 1 would need one per threshold.
+        return torch.tensor([[FAINT]]).logit()
+
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """255 p, truncated: what the metric judges, and others' tools expect."""
+        return (255 * prediction[0]).astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         grey = np.where(prediction[0] == IGNORE, 224, prediction[0].clip(0, 1) * 255).astype(np.uint8)

@@ -30,7 +30,7 @@ class Normals(Task):
         """(B, 3, H, W) unit vectors."""
         return F.normalize(output, dim=1)
 
-    def new_metric(self) -> AngularError:
+    def new_metric(self, workers: int = 0) -> AngularError:
         return AngularError()
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
@@ -51,6 +51,10 @@ class Normals(Task):
             step = (tangents / lengths[:, None]).sum(dim=0) / (1 / angles).sum()
             centre = F.normalize(centre + step, dim=0)
         return centre.float()[None]
+
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """255 (n + 1) / 2 as RGB, rounded: what the archives' readers take for normals."""
+        return (127.5 * (prediction + 1)).round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         valid = (prediction != IGNORE).all(axis=0)

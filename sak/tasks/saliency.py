@@ -30,11 +30,15 @@ class Saliency(Task):
         """(B, H, W) probability of the foreground."""
         return output.softmax(dim=1)[:, 1]
 
-    def new_metric(self) -> MaxF:
+    def new_metric(self, workers: int = 0) -> MaxF:
         return MaxF()
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
         return torch.tensor([[-20.0, 20.0], [20.0, -20.0]])  # all salient, nothing salient
+
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """255 p, truncated."""
+        return (255 * prediction).astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         if prediction.dtype.kind == "f":

@@ -24,13 +24,17 @@ class Segmentation(Task):
     def predict(self, output: Tensor) -> Tensor:
         return output.argmax(dim=1)
 
-    def new_metric(self) -> MeanIoU:
+    def new_metric(self, workers: int = 0) -> MeanIoU:
         return MeanIoU(self.channels)
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
         # A constant's mIoU is the share of its class divided by the number of classes.
         counts = sum(torch.bincount(label[label != IGNORE].flatten(), minlength=self.channels) for label in labels)
         return F.one_hot(counts.argmax(), self.channels).float()[None]
+
+    def to_file(self, prediction: np.ndarray) -> np.ndarray:
+        """Class indices."""
+        return prediction.astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         return palette(self.channels)[prediction]
