@@ -3,7 +3,7 @@
 Shapes: B batch, C channels of a task, H,W image, S sources of the routers.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from sak.engine import loading
 from sak.tasks import HIGHER, Task
 
 Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}
+Keep = Callable[[str, Tensor, Mapping], None]  # (task, its predictions of a batch, the batch)
 
 
 @dataclass
@@ -34,25 +35,45 @@ def evaluate(
     batch_size: int,
     workers: int,
     accelerator: Accelerator,
+    keep: Keep | None = None,
 ) -> Evaluation:
-    """All metrics of the student on all images, each seen once by one of the processes."""
+    """All metrics of the student on all images, each seen once by one of the processes.
+
+    The result is the same to the bit for any number of processes: they share out whole batches, so that each is
+    computed as one process would compute it, and metrics add up integers.
+
+    Args:
+        workers: processes that load images, and as many that match boundaries.
+        keep: is handed every task's predictions (``Task.predict``) of every batch of this process.
+
+    Raises:
+        UserError: an image or a label cannot be read.
+        FloatingPointError: a prediction is not finite.
+    """
     training = student.training
     student.eval()
-    metrics = {name: task.new_metric().to(accelerator.device) for name, task in tasks.items()}
-    routing: dict[str, list[list[Tensor]]] = {}
-    for batch in _batches(dataset, batch_size, workers, accelerator, "evaluate"):
+    metrics = {name: task.new_metric(workers).to(accelerator.device) for name, task in tasks.items()}
+    routing: list[tuple[int, dict[str, list[Tensor]]]] = []
+    for number, batch in _batches(dataset, batch_size, workers, accelerator, "evaluate"):
         with torch.no_grad(), accelerator.autocast():
             output = student(batch["image"])
         for name, task in tasks.items():
-            metrics[name].update(task.predict(output.predictions[name].float()), task.truth(batch))
-        for name, levels in output.routing.items():
-            routing.setdefault(name, []).append([weights.float().cpu() for weights in levels])
+            raw = output.predictions[name].float()
+            if not raw.isfinite().all():
+                raise FloatingPointError(f"the student's {name} of {', '.join(batch['name'])} is not finite")
+            prediction = task.predict(raw)
+            metrics[name].update(prediction, task.truth(batch))
+            if keep:
+                keep(name, prediction, batch)
+        weights = {name: [level.float().cpu() for level in levels] for name, levels in output.routing.items()}
+        routing.append((number, weights))
     student.train(training)
+    in_order = [weights for _, weights in sorted(gather_object(routing), key=lambda item: item[0])]
     return Evaluation(
         metrics={name: task.measured(metrics[name]) for name, task in tasks.items()},
         routing={
-            name: [torch.cat(weights) for weights in zip(*gather_object(batches), strict=True)]
-            for name, batches in routing.items()
+            name: [torch.cat(level) for level in zip(*(weights[name] for weights in in_order), strict=True)]
+            for name in in_order[0]
         },
     )
 
@@ -62,7 +83,7 @@ def constant_predictions(
 ) -> Metrics:
     """Each metric of the best constant prediction: what can be had on this data set without looking at the images."""
     labels: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    for batch in _batches(dataset, batch_size, workers, accelerator, "constants", shard=False):
+    for _, batch in _batches(dataset, batch_size, workers, accelerator, "constants", shard=False):
         for name in tasks:
             labels[name].append(_thinned_out(batch[name]).cpu())
     candidates = {
@@ -70,10 +91,10 @@ def constant_predictions(
         for name, task in tasks.items()
     }
     judged = {
-        name: [(constant, task.new_metric().to(accelerator.device)) for constant in candidates[name]]
+        name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
         for name, task in tasks.items()
     }
-    for batch in _batches(dataset, batch_size, workers, accelerator, "constants"):
+    for _, batch in _batches(dataset, batch_size, workers, accelerator, "constants"):
         for name, task in tasks.items():
             shape = (len(batch["image"]), task.channels, *batch["image"].shape[-2:])
             for constant, metric in judged[name]:
@@ -97,17 +118,24 @@ def _thinned_out(labels: Tensor, pixels: int = 128 * 128) -> Tensor:
 
 def _batches(
     dataset: Dataset, batch_size: int, workers: int, accelerator: Accelerator, title: str, shard: bool = True
-) -> Iterator[dict]:
-    indices = list(range(len(dataset)))
-    if shard:
-        indices = indices[accelerator.process_index :: accelerator.num_processes]
+) -> Iterator[tuple[int, dict]]:
+    """(number, batch) of those batches of the data set that are this process's; all of them without ``shard``."""
+    indices = range(len(dataset))
     cut = [indices[start : start + batch_size] for start in range(0, len(indices), batch_size)]
+    numbers = range(len(cut))
+    if shard:
+        numbers = numbers[accelerator.process_index :: accelerator.num_processes]
     progress = tqdm(
-        total=len(indices), desc=title, unit="img", leave=False, disable=not accelerator.is_main_process, mininterval=1
+        total=sum(len(cut[number]) for number in numbers),
+        desc=title,
+        unit="img",
+        leave=False,
+        disable=not accelerator.is_main_process,
+        mininterval=1,
     )
     with progress:
-        for batch in loading.load(dataset, cut, workers):
-            yield to_device(batch, accelerator.device)
+        for number, batch in zip(numbers, loading.load(dataset, [cut[n] for n in numbers], workers), strict=True):
+            yield number, to_device(batch, accelerator.device)
             progress.update(len(batch["image"]))
 
 
