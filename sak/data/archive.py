@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from sak.data import transforms
-from sak.data.reading import read_image
+from sak.data.reading import naming, read_image
 from sak.errors import UserError
 from sak.metrics.boundary import boundary_map
 
@@ -43,6 +43,7 @@ class Archive(Dataset):
     IMAGES: str
     LISTS: str
     FILES: dict[str, tuple[Places, ...]]  # the files that each task needs
+    RELEASE: dict[str, int]  # the number of images of each split as it was published
 
     def __init__(
         self,
@@ -64,66 +65,77 @@ class Archive(Dataset):
         unknown = [task for task in self.tasks if task not in self.TASKS]
         if unknown:
             raise UserError(f"{self.TITLE} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
-        self.names = self._read_names()
-        found = self._find_files()
-        self.image_files = found.pop("image")
-        self._files = found
+        self.names = self.list_names(self.root, split)
+        files, missing = self.find_files(self.root, self.names, self.tasks)
+        if missing:
+            task, first = missing[0]
+            raise UserError(
+                f"{self.TITLE} ({split}) lacks {len({file for _, file in missing})} of its files, the first is {first} "
+                f"({task}): extract the archive again, or leave the task out of data.tasks."
+            )
+        self.image_files = [path for (path,) in files.pop("image")]
+        self._files = files
 
-    def _read_names(self) -> list[str]:
-        if self.split not in ("train", "val"):
-            raise UserError(f"{self.TITLE} has no split {self.split!r}: it has train and val.")
-        if not self.root.is_dir():
-            raise UserError(f"{self.root}, the root of {self.TITLE}, is not a folder: set data.root to the archive's.")
-        path = self.root / self.LISTS.format(self.split)
+    @classmethod
+    def list_names(cls, root: Path, split: str) -> list[str]:
+        """The ids of a split, in the list's order.
+
+        Raises:
+            UserError: there is no such split, no such folder, or no list.
+        """
+        if split not in cls.RELEASE:
+            raise UserError(f"{cls.TITLE} has no split {split!r}: it has train and val.")
+        if not root.is_dir():
+            raise UserError(f"{root}, the root of {cls.TITLE}, is not a folder: set data.root to the archive's.")
+        path = root / cls.LISTS.format(split)
         if not path.is_file():
-            raise UserError(f"{path}, the list of {self.split} images, is missing: is {self.root} the right archive?")
-        names = path.read_text(encoding="utf-8").split()
+            raise UserError(f"{path}, the list of {split} images, is missing: is {root} the right archive?")
+        with naming(path):
+            names = path.read_text(encoding="utf-8").split()
         if not names:
             raise UserError(f"{path} lists no image: restore it from the archive.")
         return names
 
-    def _find_files(self) -> dict[str, list]:
-        """{"image": [path, ...], task: [[path, ...] for each image]}, after a check that all of them exist."""
-        needed = {"image": ((self.IMAGES,),), **{task: self.FILES[task] for task in self.tasks}}
+    @classmethod
+    def find_files(
+        cls, root: Path, names: Sequence[str], tasks: Sequence[str]
+    ) -> tuple[dict[str, list[list[Path | None]]], list[tuple[str, str]]]:
+        """Where the files of images and tasks lie, and which do not exist.
+
+        Returns:
+            {"image" or task: for each name the files that it needs}, None in the place of a missing one; and
+            (task, file) of those, in the names' order, each once for a task.
+        """
+        needed = {"image": ((cls.IMAGES,),), **{task: cls.FILES[task] for task in tasks}}
         folders = {os.path.dirname(place) for files in needed.values() for places in files for place in places}
         # One listing per folder instead of one query per file: archives often lie on a network.
         present = {
-            f"{folder}/{name}"
-            for folder in folders
-            if (self.root / folder).is_dir()
-            for name in os.listdir(self.root / folder)
+            f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)
         }
-        found: dict[str, list] = {task: [] for task in needed}
-        missing: dict[str, str] = {}
-        for name in self.names:
+        found: dict[str, list[list[Path | None]]] = {task: [] for task in needed}
+        missing: dict[tuple[str, str], None] = {}  # in the order in which they are met
+        for name in names:
             for task, files in needed.items():
                 paths = []
                 for places in files:
                     candidates = [place.format(name) for place in places]
                     path = next((candidate for candidate in candidates if candidate in present), None)
                     if path is None:
-                        elsewhere = "".join(f", or {self.root / other}" for other in candidates[1:])
-                        missing.setdefault(candidates[0], f"{self.root / candidates[0]}{elsewhere} ({task})")
-                    else:
-                        paths.append(self.root / path)
+                        missing[task, ", or ".join(str(root / candidate) for candidate in candidates)] = None
+                    paths.append(None if path is None else root / path)
                 found[task].append(paths)
-        if missing:
-            first = next(iter(missing.values()))
-            raise UserError(
-                f"{self.TITLE} ({self.split}) lacks {len(missing)} of its files, the first is {first}: extract the "
-                "archive again, or leave the task out of data.tasks."
-            )
-        found["image"] = [path for (path,) in found["image"]]
-        return found
+        return found, list(missing)
 
-    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
+    @staticmethod
+    def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         """The label of one task, laid out as `transforms` says, for an image of `size` (h, w).
 
         `paths` are the files that `FILES` names for the task.
         """
         raise NotImplementedError
 
-    def read_boundaries(self, *paths: Path) -> np.ndarray:
+    @staticmethod
+    def read_boundaries(*paths: Path) -> np.ndarray:
         """The label map (H, W) between whose regions the evaluation's boundaries run, from the files of "edge"."""
         raise NotImplementedError
 

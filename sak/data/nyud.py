@@ -17,6 +17,7 @@ class NYUDv2(Archive):
     TASKS = ("semseg", "normals", "edge", "depth")
     LISTS = "gt_sets/{}.txt"
     IMAGES = "images/{}.png"
+    RELEASE = {"train": 795, "val": 654}
     FILES = {
         "semseg": (("segmentation/{}.png",),),
         "normals": (("normals/{}.png",),),
@@ -27,7 +28,8 @@ class NYUDv2(Archive):
     def __init__(self, root, split="train", tasks=None, image_size=(448, 576), augment=False, seed=0):
         super().__init__(root, split, tasks, image_size, augment, seed)
 
-    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
+    @staticmethod
+    def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":  # stored as 0 = unlabelled, 1..40; 0 - 1 wraps around to 255, the ignored value
                 classes = read_classes(*paths, num_classes=41)
@@ -40,7 +42,8 @@ class NYUDv2(Archive):
                 return read_depth(*paths)
         raise AssertionError(task)
 
-    def read_boundaries(self, path: Path) -> np.ndarray:
+    @staticmethod
+    def read_boundaries(path: Path) -> np.ndarray:
         return read_map(path)
 
 

@@ -36,6 +36,7 @@ class PascalContext(Archive):
     TASKS = ("semseg", "human_parts", "saliency", "normals", "edge")
     LISTS = "ImageSets/Context/{}.txt"
     IMAGES = "JPEGImages/{}.jpg"
+    RELEASE = {"train": 4998, "val": 5105}
     FILES = {
         "semseg": (("semseg/VOC12/{}.png", "semseg/pascal-context/{}.png"),),
         "human_parts": (("human_parts/{}.mat",),),
@@ -49,7 +50,8 @@ class PascalContext(Archive):
         "edge": (("pascal-context/trainval/{}.mat",),),
     }
 
-    def read(self, task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
+    @staticmethod
+    def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":
                 return read_classes(*paths, num_classes=21)
@@ -63,7 +65,8 @@ class PascalContext(Archive):
                 return draw_edges(read_matlab(*paths, "LabelMap"))
         raise AssertionError(task)
 
-    def read_boundaries(self, path: Path) -> np.ndarray:
+    @staticmethod
+    def read_boundaries(path: Path) -> np.ndarray:
         return read_matlab(path, "LabelMap")
 
 

@@ -11,9 +11,17 @@ from PIL import Image
 from sak.errors import UserError
 
 
+class DamagedFile(UserError):
+    """A file that is not there, or cannot be decoded."""
+
+
+class OutOfRange(UserError):
+    """A label map that holds a value which its task does not have."""
+
+
 @contextlib.contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Turn any failure to decode `path` into a UserError that names it.
+def naming(path: object) -> Iterator[None]:
+    """Turn any failure to decode `path` into a DamagedFile that names it.
 
     Decoders raise what they happen to meet in damaged bytes (OSError, SyntaxError, struct.error, zlib.error, ...),
     so no list of types would be complete.
@@ -23,10 +31,10 @@ def naming(path: str | Path) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: restore it from the archive.") from error
+        raise DamagedFile(f"{path} does not exist: restore it from the archive.") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".rstrip(".")
-        raise UserError(f"{path} is damaged and cannot be read ({reason}): restore it from the archive.") from error
+        raise DamagedFile(f"{path} is damaged and cannot be read ({reason}): restore it from the archive.") from error
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -49,7 +57,7 @@ def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
     classes = read_map(path)
     strays = classes[(classes < 0) | ((classes >= num_classes) & (classes != 255))]
     if strays.size:
-        raise UserError(
+        raise OutOfRange(
             f"{path} holds the value {strays[0]}, but there are {num_classes} classes (0..{num_classes - 1}, "
             "255 = ignore): it belongs to another data set, or is damaged."
         )
