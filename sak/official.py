@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from sak import tasks as task_registry
+from sak.errors import UserError
 from sak.student import Student
 
+# (H, W) of the published trainings: PASCAL-Context, NYUD-v2, and stage 1. Their token grids all differ.
+PUBLISHED_SIZES = ((512, 512), (448, 576), (384, 384))
 PUBLISHED_TEACHERS = ("dinov2", "clip", "sam")
 TASK_NAMES = {"sal": "saliency"}  # published name -> ours
 
 
 def load_official(
     checkpoint: str | os.PathLike | Mapping[str, Tensor],
-    image_size: tuple[int, int],
-    dataset: str,
+    image_size: tuple[int, int] | None = None,
+    dataset: str | None = None,
     num_heads: int | None = None,
     teachers: tuple[str, ...] | None = None,
 ) -> Student:
@@ -29,16 +32,33 @@ def load_official(
 
     Args:
         checkpoint: a path (.pth or .safetensors) or a state dict, with or without the published ``model`` key.
-        image_size: (H, W) that the checkpoint was trained at: its position embedding must fit.
-        dataset: ``pascal_context`` or ``nyud``; its tasks must have the checkpoint's channels.
+        image_size: (H, W) that the checkpoint was trained at: its position embedding must fit. Unless given, that
+            one of the published trainings whose grid it fits.
+        dataset: ``pascal_context`` or ``nyud``; its tasks must have the checkpoint's channels. Unless given, no data
+            set is asked whether they do.
         num_heads: attention heads of the stem; width / 64 unless given.
         teachers: the routers' order of teachers. Unless given, it is the checkpoint's own order, or
             dinov2, clip, sam where the file format has sorted the keys and that order is lost.
 
     Raises:
-        ValueError: the weights do not fit the arguments, or a key is missing or left over (named).
+        UserError: there is no readable checkpoint, the weights do not fit the arguments, or a key is missing or left
+            over (named).
     """
     weights = _read(checkpoint)
+    where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
+    try:
+        return _student(weights, image_size, dataset, num_heads, teachers)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _student(
+    weights: Mapping[str, Tensor],
+    image_size: tuple[int, int] | None,
+    dataset: str | None,
+    num_heads: int | None,
+    teachers: tuple[str, ...] | None,
+) -> Student:
     names = list(teachers or _teacher_order(weights))
     blocks = 1 + max(_numbers(weights, r"backbone\.vit\.blocks\.(\d+)\."))
     patch_weight = _get(weights, "backbone.vit.patch_embed.proj.weight")
@@ -47,12 +67,7 @@ def load_official(
         num_heads, remainder = divmod(width, 64)
         if remainder:
             raise ValueError(f"the stem's width {width} is no multiple of 64: give num_heads")
-    tokens = (image_size[0] // patch) * (image_size[1] // patch) + 1
-    if (found := _get(weights, "backbone.vit.pos_embed").shape[1]) != tokens:
-        raise ValueError(
-            f"the checkpoint's position embedding has {found} tokens, but {image_size[0]}x{image_size[1]} "
-            f"at patch {patch} needs {tokens}: give the image size that it was trained at"
-        )
+    image_size = _image_size(_get(weights, "backbone.vit.pos_embed").shape[1], patch, image_size)
     levels = sorted(set(_numbers(weights, r"backbone\.out_norms\.(\d+)_")))
     aligned = any(key.startswith("backbone.ts_aligners.") for key in weights)
     channels = {
@@ -62,10 +77,12 @@ def load_official(
     }
     gates = [w for key, w in weights.items() if re.fullmatch(r"backbone\.mor\..*\.router\.module\.3\.weight", key)]
     tasks = {TASK_NAMES.get(task, task): count for task, count in channels.items()}
-    for task, count in tasks.items():
+    for task, count in tasks.items() if dataset else ():
         expected = task_registry.build(task, dataset).channels
         if count != expected:
-            raise ValueError(f"the checkpoint's {task} head has {count} channels, but {dataset} needs {expected}")
+            raise ValueError(f"the {task} head has {count} channels, but {dataset} needs {expected}")
+    if strangers := sorted(tasks.keys() - task_registry.TASKS.keys()):
+        raise ValueError(f"there is a head for the unknown task {strangers[0]!r}")
     student = Student(
         stem="vit_base_patch16_384",
         stem_options={"embed_dim": width, "depth": blocks, "num_heads": num_heads, "patch_size": patch},
@@ -81,29 +98,53 @@ def load_official(
     renamed = {_our_key(key, levels): value for key, value in weights.items()}
     ours = student.state_dict()
     if missing := sorted(ours.keys() - renamed.keys()):
-        raise ValueError(f"the checkpoint lacks {len(missing)} weights, the first is {missing[0]}")
+        raise ValueError(f"{len(missing)} weights are missing, the first is {missing[0]} (by the student's name)")
     if leftover := sorted(key for key in weights if _our_key(key, levels) not in ours):
-        raise ValueError(f"the checkpoint has {len(leftover)} weights that no part takes, the first is {leftover[0]}")
-    for key, value in renamed.items():
-        if value.shape != ours[key].shape:
-            raise ValueError(f"{key} has shape {tuple(value.shape)} in the checkpoint, not {tuple(ours[key].shape)}")
+        raise ValueError(f"{len(leftover)} weights are left over, the first is {leftover[0]}")
+    for key, value in weights.items():
+        if value.shape != (expected := ours[_our_key(key, levels)].shape):
+            raise ValueError(f"{key} has shape {tuple(value.shape)}, not {tuple(expected)}")
     student.load_state_dict(renamed, strict=True)
     return student.eval()
 
 
+def _image_size(tokens: int, patch: int, given: tuple[int, int] | None) -> tuple[int, int]:
+    """The given size, or the published one whose grid has so many tokens (with the class token)."""
+
+    def needed(size: tuple[int, int]) -> int:
+        return (size[0] // patch) * (size[1] // patch) + 1
+
+    fitting = [size for size in ([given] if given else PUBLISHED_SIZES) if needed(size) == tokens]
+    if fitting:
+        return tuple(fitting[0])
+    tried = (
+        f"{given[0]}x{given[1]} at patch {patch} needs {needed(given)}" if given else "no published size has so many"
+    )
+    raise ValueError(
+        f"the position embedding has {tokens} tokens, but {tried}: give the image size that it was trained at"
+    )
+
+
 def _read(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if isinstance(checkpoint, Mapping):
-        weights = checkpoint
-    elif not Path(checkpoint).is_file():
-        raise ValueError(f"no checkpoint at {checkpoint}")
-    elif Path(checkpoint).suffix == ".safetensors":
-        weights = safetensors.torch.load_file(checkpoint)
-    else:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    weights = dict(weights.get("model", weights))
-    if not any(key.startswith("backbone.tsap.") for key in weights):
-        raise ValueError("not a checkpoint of the published SAK code: it has no key backbone.tsap.*")
-    return weights
+    where = "the mapping"
+    weights = checkpoint
+    if not isinstance(checkpoint, Mapping):
+        where = str(checkpoint)
+        if not Path(checkpoint).is_file():
+            raise UserError(f"no checkpoint at {checkpoint}")
+        try:
+            if Path(checkpoint).suffix == ".safetensors":
+                weights = safetensors.torch.load_file(checkpoint)
+            else:
+                weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes raise whatever their decoder happens to meet
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{checkpoint} cannot be read as a checkpoint of weights ({reason[0]})") from error
+    if isinstance(weights, Mapping):
+        weights = weights.get("model", weights)
+    if not isinstance(weights, Mapping) or not any(str(key).startswith("backbone.tsap.") for key in weights):
+        raise UserError(f"{where} is no checkpoint of the published SAK code: it has no key backbone.tsap.*")
+    return dict(weights)
 
 
 def _teacher_order(weights: Mapping[str, Tensor]) -> list[str]:
@@ -148,11 +189,11 @@ def _our_key(key: str, levels: list[int]) -> str:
 def _numbers(weights: Mapping[str, Tensor], pattern: str) -> list[int]:
     numbers = [int(match[1]) for key in weights if (match := re.match(pattern, key))]
     if not numbers:
-        raise ValueError(f"the checkpoint has no key like {pattern}")
+        raise ValueError(f"there is no key like {pattern}")
     return numbers
 
 
 def _get(weights: Mapping[str, Tensor], key: str) -> Tensor:
     if key not in weights:
-        raise ValueError(f"the checkpoint lacks {key}")
+        raise ValueError(f"{key} is missing")
     return weights[key]

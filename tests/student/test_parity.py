@@ -9,6 +9,8 @@ import torch
 
 import sak
 from sak import distill, tasks
+from sak.errors import UserError
+from sak.official import PUBLISHED_SIZES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 PUBLISHED_NAMES = {"saliency": "sal"}
@@ -131,10 +133,10 @@ def test_a_stage_one_checkpoint_has_no_tasks(pascal):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.pop("backbone.tsap.clip.4.up.weight"), "lacks 1 weights.*paths.clip.adapters.4.up.weight"),
-        (lambda w: w.update({"backbone.surprise": torch.zeros(1)}), "no part takes.*backbone.surprise"),
+        (lambda w: w.pop("backbone.tsap.clip.4.up.weight"), "1 weights are missing.*paths.clip.adapters.4.up.weight"),
+        (lambda w: w.update({"backbone.surprise": torch.zeros(1)}), "1 weights are left over.*backbone.surprise"),
         (lambda w: w.update({"backbone.vit.blocks.0.norm1.bias": torch.zeros(7)}), "norm1.bias has shape"),
-        (lambda w: [w.pop(key) for key in list(w) if ".tsap." in key], "not a checkpoint of the published"),
+        (lambda w: [w.pop(key) for key in list(w) if ".tsap." in key], "no checkpoint of the published"),
     ],
 )
 def test_misfits_are_named(pascal, change, message):
@@ -155,3 +157,34 @@ def test_wrong_arguments_are_named(pascal):
         sak.load_official(pascal.weights, (64, 96), "pascal_context")
     with pytest.raises(ValueError, match="no checkpoint at"):
         sak.load_official("missing.pth", (64, 96), "pascal_context")
+
+
+def test_the_image_size_of_a_published_training_follows_from_the_grid(pascal):
+    with pytest.raises(UserError, match="has 25 tokens, but no published size has so many: give the image size"):
+        pascal.student(image_size=None)
+    for size in PUBLISHED_SIZES:
+        grid = size[0] // 16 * (size[1] // 16)
+        weights = {**pascal.weights, "backbone.vit.pos_embed": torch.randn(1, 1 + grid, 32)}
+        assert tuple(pascal.student(weights, image_size=None).stem.vit.patch_embed.img_size) == size
+
+
+def test_a_data_set_need_not_be_named(pascal):
+    student = sak.load_official(pascal.weights, (64, 96), num_heads=4)
+    assert list(student.heads) == ["semseg", "human_parts", "saliency", "normals", "edge"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"garbage", {"model": torch.zeros(3)}, [1, 2], {"model": {"conv1.weight": torch.zeros(1)}, "epoch": 3}],
+)
+def test_files_that_are_no_checkpoint(content, tmp_path):
+    path = tmp_path / "official.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=r"official\.pth (cannot be read|is no checkpoint of the published)"):
+        sak.load_official(path)
+    (tmp_path / "x.safetensors").write_bytes(b"{}")
+    with pytest.raises(UserError, match=r"x\.safetensors cannot be read"):
+        sak.load_official(tmp_path / "x.safetensors")
