@@ -51,8 +51,10 @@ class HeadConfig:
 class StudentConfig:
     stem: str = MISSING  # a timm vision transformer
     pretrained: bool = False  # start from timm's weights of the stem
+    weights: str | None = None  # start from stem and paths of a run or bundle instead; routers and heads stay new
     stem_options: dict[str, Any] = field(default_factory=dict)
     levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])
+    paths: str = "adapter"  # or none: teachers are distilled straight from the stem, which alone the heads read
     adapter_ratio: int = 4
     aligner: bool | None = None  # null: where widths differ
     router: str = "mor"  # or sum
@@ -69,6 +71,7 @@ class OptimConfig:
     weight_decay: float = MISSING
     schedule: str = MISSING  # cosine or poly
     warmup_steps: int = 0
+    warmup_epochs: int | None = None  # instead of warmup_steps
     warmup_lr: float = 0.0  # where the warm-up starts
     min_lr: float = 0.0  # where the cosine ends
     power: float = 0.9  # of poly
@@ -77,7 +80,7 @@ class OptimConfig:
 
 @dataclass
 class StageConfig:
-    """``steps`` or ``epochs``; 0 steps leave the stage out."""
+    """``steps`` or ``epochs``; ``steps: 0`` leaves the stage out, whatever ``epochs`` says."""
 
     steps: int | None = None
     epochs: int | None = None
@@ -91,7 +94,10 @@ class StageConfig:
 
 @dataclass
 class DistillConfig(StageConfig):
-    images: str | None = None  # a folder of unlabelled images; null: the training images of the data set
+    # Unlabelled: a folder, a tar, or WebDataset shards as a folder or pattern (imagenet-{000000..000146}.tar); null:
+    # the training images of the data set.
+    images: str | None = None
+    image_size: list[int] | None = None  # H, W; null: data.image_size
     crop_scale: list[float] = field(default_factory=lambda: [0.08, 1.0])  # share of the image in a random crop
 
 
@@ -139,8 +145,21 @@ class Config:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
+def left_out(stage: StageConfig) -> bool:
+    """Whether the config skips this stage."""
+    return stage.steps == 0
+
+
+def image_size(config: Config, stage: str) -> tuple[int, int]:
+    """(H, W) of a stage's training images."""
+    own = config.stages.distill.image_size if stage == "distill" else None
+    return tuple(own or config.data.image_size)
+
+
 def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     """Read a YAML config, what it ``extends``, and ``key=value`` overrides into a checked Config.
+
+    A teacher that is set to null is taken out again: ``teachers.sam=null``.
 
     Raises:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
@@ -210,10 +229,24 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
     _check_keys(content, Config, "", where)
+    content = _without_teachers(config, content, where)
     try:
         return OmegaConf.merge(config, content)
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {error.full_key}: {_first_line(error)}") from None
+
+
+def _without_teachers(config: DictConfig, content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take the teachers that ``content`` sets to null out of ``config`` and of ``content``."""
+    teachers = content.get("teachers")
+    if not isinstance(teachers, dict):
+        return content
+    for name in [name for name, spec in teachers.items() if spec is None]:
+        if name not in config.teachers:
+            known = ", ".join(config.teachers) or "none"
+            raise UserError(f"{where}: there is no teacher {name} to take out; the teachers are: {known}")
+        config.teachers.pop(name)
+    return {**content, "teachers": {name: spec for name, spec in teachers.items() if spec is not None}}
 
 
 def _check_keys(content: Any, schema: Any, prefix: str, where: str) -> None:
@@ -243,17 +276,22 @@ def _check(config: DictConfig, where: str) -> None:
             raise UserError(f"{where}: {key} is {value!r}, but must be {rule}")
 
     require(bool(config.name) and "/" not in config.name, "name", "the name of a directory")
-    require(len(config.data.image_size) == 2, "data.image_size", "[height, width]")
-    require(min(config.data.image_size) > 0, "data.image_size", "positive")
+    for key in ("data.image_size", "stages.distill.image_size"):
+        if (size := OmegaConf.select(config, key)) is not None:
+            require(len(size) == 2, key, "[height, width]")
+            require(min(size) > 0, key, "positive")
     require(len(config.data.tasks) == len(set(config.data.tasks)) > 0, "data.tasks", "a list of different tasks")
     require(config.precision in ("no", "bf16", "fp16"), "precision", "no, bf16 or fp16")
     for name, stage in config.stages.items():
         key = f"stages.{name}"
-        if (stage.steps is None) == (stage.epochs is None):
+        if not left_out(stage) and (stage.steps is None) == (stage.epochs is None):
             raise UserError(f"{where}: {key} needs either steps or epochs")
+        if stage.optim.warmup_steps and stage.optim.warmup_epochs is not None:
+            raise UserError(f"{where}: {key}.optim takes either warmup_steps or warmup_epochs")
         for positive in ("batch_size", "accumulate", "checkpoint_every", "log_every", "optim.lr"):
             require(OmegaConf.select(stage, positive) > 0, f"{key}.{positive}", "positive")
-        require((stage.steps or stage.epochs or 0) >= 0, f"{key}.steps", "at least 0")
+        require((stage.steps or 0) >= 0, f"{key}.steps", "at least 0")
+        require(stage.epochs is None or stage.epochs > 0, f"{key}.epochs", "positive; steps=0 leaves the stage out")
         require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
         require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
     for positive in ("steps", "batch_size", "log_every", "width", "optim.lr"):

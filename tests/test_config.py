@@ -54,6 +54,28 @@ def test_teachers_are_added_by_file_and_command_line(write):
     assert loaded.teachers.b.input_stats == "own"
 
 
+def test_teachers_are_taken_out(write):
+    write(COMPLETE + "teachers: {a: {family: dinov2, model: m}, b: {family: clip, model: n}}\n", "base.yaml")
+    child = write("extends: base.yaml\nteachers: {a: null, c: {family: sam, model: o}}\n")
+    assert list(config.load(child).teachers) == ["b", "c"]
+    assert list(config.load(child, ["teachers.b=null", "teachers.a={family: sam, model: p}"]).teachers) == ["c", "a"]
+    with pytest.raises(UserError, match="the command line: there is no teacher a to take out; the teachers are: b, c"):
+        config.load(child, ["teachers.a=null"])
+
+
+def test_a_stage_of_no_steps_is_left_out_whatever_its_epochs(write):
+    loaded = config.load(write(COMPLETE), ["stages.multitask.steps=0"])
+    assert config.left_out(loaded.stages.multitask)
+    assert not config.left_out(config.load(write(COMPLETE)).stages.multitask)
+
+
+def test_the_first_stage_may_have_an_image_size_of_its_own(write):
+    loaded = config.load(write(COMPLETE), ["data.image_size=[64,96]"])
+    assert config.image_size(loaded, "distill") == config.image_size(loaded, "multitask") == (64, 96)
+    loaded = config.load(write(COMPLETE), ["stages.distill.image_size=[32,32]"])
+    assert (config.image_size(loaded, "distill"), config.image_size(loaded, "multitask")) == ((32, 32), (96, 96))
+
+
 def test_saved_and_read_again_it_is_the_same(write, tmp_path):
     loaded = config.load(write(COMPLETE))
     config.save(loaded, tmp_path / "saved.yaml")
@@ -72,7 +94,18 @@ def test_saved_and_read_again_it_is_the_same(write, tmp_path):
         ("stages: {distill: {optim: {lr: fast}}}", "test.yaml: stages.distill.optim.lr: .*fast"),
         ("data: [1]", "test.yaml: "),
         ("precision: bf32", "precision is 'bf32', but must be no, bf16 or fp16"),
-        ("stages: {distill: {epochs: 3}}", "stages.distill needs either steps or epochs"),
+        ("stages: {multitask: {steps: 3}}", "stages.multitask needs either steps or epochs"),
+        ("stages: {distill: {steps: null}}", "stages.distill needs either steps or epochs"),
+        ("stages: {multitask: {epochs: 0}}", "stages.multitask.epochs is 0, but must be positive; steps=0 leaves"),
+        (
+            "stages: {distill: {optim: {warmup_steps: 1, warmup_epochs: 1}}}",
+            "distill.optim takes either warmup_steps or",
+        ),
+        (
+            "stages: {distill: {image_size: [96]}}",
+            r"stages.distill.image_size is \[96\], but must be \[height, width\]",
+        ),
+        ("teachers: {sam: null}", "there is no teacher sam to take out; the teachers are: none"),
         ("stages: {distill: {batch_size: 0}}", "stages.distill.batch_size is 0, but must be positive"),
         ("stages: {multitask: {optim: {schedule: step}}}", "must be cosine or poly"),
         ("data: {image_size: [96]}", r"must be \[height, width\]"),

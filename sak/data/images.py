@@ -1,5 +1,6 @@
 """Images without labels, for the distillation stage."""
 
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,23 +10,58 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from sak.data.names import Names
 from sak.data.reading import naming
+from sak.data.tar import Member, expand, open_archives
 from sak.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 
 
-def find_images(folder: str | os.PathLike) -> list[Path]:
-    """All image files under `folder`, however deep, sorted by path. None at all is a UserError."""
-    if not os.path.isdir(folder):
-        raise UserError(f"{folder} is not a folder: set it to the one that holds the images.")
+class Files(Sequence[Path]):
+    """The files of these names in a folder."""
+
+    def __init__(self, folder: str | os.PathLike, names: Names):
+        self.folder, self.names = Path(folder), names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Path:
+        return self.folder / self.names[index]
+
+
+def find_images(source: str | os.PathLike) -> Sequence[Path | Member]:
+    """All images of a folder (however deep, sorted by path), or of tar archives, in their own order.
+
+    Args:
+        source: a folder of images, a tar of them, a folder of tars (sorted by path), or a pattern of tars such as
+            `shards/imagenet-{000000..000146}.tar`.
+
+    Raises:
+        UserError: there are none, or archives are missing or damaged.
+    """
+    if not os.path.isdir(source):
+        if not str(source).endswith(".tar"):
+            raise UserError(f"{source} is not a folder and no tar: set it to what holds the images.")
+        return open_archives(expand(os.fspath(source)), SUFFIXES)
     # os.walk with links: data sets are often folders of links to folders.
-    files = [Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names]
-    images = sorted(file for file in files if file.suffix.lower() in SUFFIXES)
+    files = [os.path.join(place, name) for place, _, names in os.walk(source, followlinks=True) for name in names]
+    names = sorted((os.path.relpath(file, source) for file in files), key=lambda name: name.split(os.sep))
+    images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
+    archives = [Path(source, name) for name in names if name.lower().endswith(".tar")]
+    if images and archives:
+        raise UserError(
+            f"{source} holds images ({images[0]}) and tar archives ({archives[0].name}): set it to one or the other."
+        )
+    if archives:
+        return open_archives(archives, SUFFIXES)
     if not images:
-        raise UserError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}): set it to the folder that does.")
-    return images
+        raise UserError(
+            f"{source} holds no image ({', '.join(sorted(SUFFIXES))}) and no tar: set it to the folder that does."
+        )
+    return Files(source, Names.of(images))
 
 
 def random_window(
@@ -55,7 +91,7 @@ class Images(Dataset):
     """Random resized crops, mirrored in half of the cases: {"image": float32 (3, H, W) in [0, 1], "name": str}.
 
     Args:
-        files: paths of images in any mode that Pillow reads.
+        files: images in any mode that Pillow reads: paths, or members of tar archives.
         image_size: (H, W) of the items.
         seed: of the crops, which are a function of (seed, epoch, index) alone: see `set_epoch`.
         crop_scale: least and largest share of the image's area that a crop covers.
@@ -66,15 +102,14 @@ class Images(Dataset):
 
     def __init__(
         self,
-        files: Sequence[str | os.PathLike],
+        files: Sequence[Path | Member],
         image_size: tuple[int, int],
         seed: int = 0,
         crop_scale: tuple[float, float] = (0.08, 1.0),
     ):
         if not files:
             raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
-        self.image_files = [Path(file) for file in files]
-        self.names = [file.stem for file in self.image_files]
+        self.image_files = files
         self.image_size = tuple(image_size)
         self.seed = seed
         self.crop_scale = tuple(crop_scale)
@@ -91,11 +126,12 @@ class Images(Dataset):
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
         rng = np.random.default_rng([self.seed, self.epoch, index])
         height, width = self.image_size
-        with naming(self.image_files[index]), Image.open(self.image_files[index]) as file:
+        path = self.image_files[index]
+        with naming(path), Image.open(io.BytesIO(path.read_bytes())) as file:
             image = file.convert("RGB")
         window = random_window(image.size, rng, self.crop_scale)
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=window)
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-        return {"image": pixels.float() / 255, "name": self.names[index]}
+        return {"image": pixels.float() / 255, "name": path.stem}

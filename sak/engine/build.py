@@ -1,8 +1,12 @@
 """From a config to the parts of an experiment."""
 
+from pathlib import Path
+
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from sak import data, tasks
+from sak.config import image_size, left_out
 from sak.errors import UserError
 from sak.student import Student
 from sak.tasks import Task
@@ -20,34 +24,113 @@ def build_committee(config: DictConfig) -> Committee:
 
 
 def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[str, list[int]]) -> Student:
-    """
+    """A student with random weights, for images of the first stage that the config does not leave out.
+
     Args:
+        chosen: the tasks that it gets heads for.
         teachers: {teacher: its width at each level}.
 
     Raises:
-        UserError: the parts of the config do not fit together, or the stem's weights cannot be had.
+        UserError: the parts of the config do not fit together.
     """
     options = OmegaConf.to_container(config.student)
-    pretrained, head, heads = options.pop("pretrained"), options.pop("head"), options.pop("heads")
-    if strangers := sorted(heads.keys() - chosen.keys()):
+    head, heads, _, _ = (options.pop(key) for key in ("head", "heads", "pretrained", "weights"))
+    if strangers := sorted(heads.keys() - set(config.data.tasks)):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
+    first_stage = next(name for name, stage in config.stages.items() if not left_out(stage))
     try:
-        student = Student(
+        return Student(
             **options,
-            image_size=list(config.data.image_size),
+            image_size=list(image_size(config, first_stage)),
             tasks={name: task.channels for name, task in chosen.items()},
             teachers=teachers,
             heads={name: heads.get(name, head) for name in chosen},
         )
     except ValueError as error:
         raise UserError(f"student: {error}") from error
-    if pretrained:
-        try:
-            student.stem.load_pretrained()
-        except Exception as error:  # the hub's client raises many kinds
-            raise UserError(
-                f"the pretrained weights of the stem {config.student.stem} are neither cached nor to be downloaded "
-                f"({str(error).splitlines()[0]}); fetch them once where there is a connection, "
-                "or set student.pretrained=false to start from random weights"
-            ) from error
-    return student
+
+
+def start_from_weights(student: Student, config: DictConfig) -> str:
+    """Load what the config's ``student.weights``, or else ``student.pretrained``, asks for.
+
+    Returns:
+        which parts of the student have got weights, and which keep their random start.
+
+    Raises:
+        UserError: the weights cannot be had, or do not fit.
+    """
+    if config.student.weights is not None:
+        load_distilled(student, config.student.weights, drop_aligners=config.student.aligner is False)
+        loaded, source = DISTILLED, config.student.weights
+    elif config.student.pretrained:
+        _load_pretrained_stem(student, config.student.stem)
+        loaded, source = ("stem",), f"timm's {config.student.stem}"
+    else:
+        loaded, source = (), ""
+    parts = {name: part for name, part in student.named_children() if any(True for _ in part.parameters())}
+    new = ", ".join(name for name in parts if name not in loaded)
+    known = ", ".join(name for name in parts if name in loaded)
+    return "; ".join(filter(None, [known and f"{known} from {source}", new and f"{new} from random weights"]))
+
+
+DISTILLED = ("stem", "paths")
+
+
+def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> None:
+    """Give a student the stem and the paths of a distilled one, strictly; heads and routers are left as they are.
+
+    The stem's position embedding is resized to the student's image size.
+
+    Args:
+        path: a run directory or a bundle.
+        drop_aligners: leave out the aligners that it has, for a student without any.
+
+    Raises:
+        UserError: there is no bundle, or its stem, levels, teachers, paths or aligners differ from the student's.
+    """
+    bundle = next((place for place in (Path(path) / "student", Path(path)) if (place / "config.json").is_file()), None)
+    if bundle is None:
+        raise UserError(f"student.weights is {path}, but there is no student: give a finished run or a bundle")
+    try:
+        source = Student.from_pretrained(bundle)
+    except Exception as error:  # torch, safetensors and json have their own errors for a damaged bundle
+        raise UserError(f"student.weights: {bundle} cannot be read ({str(error).splitlines()[0]})") from error
+
+    def require(theirs: object, ours: object, what: str, advice: str = "") -> None:
+        if theirs != ours:
+            raise UserError(f"student.weights: {bundle} has {what} {theirs}, but this student {ours}{advice}")
+
+    require(list(source.levels), list(student.levels), "the levels")
+    require(list(source.paths), list(student.paths), "the teachers")
+    require(source.stem.patch_size, student.stem.patch_size, "the patch size")
+    require(source.stem.vit.blocks[0].attn.num_heads, student.stem.vit.blocks[0].attn.num_heads, "attention heads:")
+    source.set_image_size(student.stem.image_size)
+    if drop_aligners:
+        source.drop_aligners()
+    dropped = (
+        ": a run keeps them if it ends with its first stage (stages.multitask.steps=0); to go on without distillation, "
+        "set student.aligner=false stages.multitask.alpha=0"
+    )
+    require(_aligned(source), _aligned(student), "aligners for", "" if _aligned(source) else dropped)
+    for part in DISTILLED:
+        theirs, ours = getattr(source, part).state_dict(), getattr(student, part).state_dict()
+        for key in sorted(theirs.keys() | ours.keys()):
+            shapes = [tuple(state[key].shape) if key in state else None for state in (theirs, ours)]
+            require(*shapes, f"{part}.{key} of shape")
+        getattr(student, part).load_state_dict(theirs, strict=True)
+
+
+def _aligned(student: Student) -> list[str]:
+    """The teachers whose paths have aligners."""
+    return [name for name, path in student.paths.items() if any(isinstance(a, nn.Linear) for a in path.aligners)]
+
+
+def _load_pretrained_stem(student: Student, name: str) -> None:
+    try:
+        student.stem.load_pretrained()
+    except Exception as error:  # the hub's client raises many kinds
+        raise UserError(
+            f"the pretrained weights of the stem {name} are neither cached nor to be downloaded "
+            f"({str(error).splitlines()[0]}); fetch them once where there is a connection, "
+            "or set student.pretrained=false to start from random weights"
+        ) from error

@@ -8,11 +8,12 @@ from torch import nn
 from sak.config import OptimConfig
 
 
-def learning_rate(optim: OptimConfig, step: int, steps: int) -> float:
+def learning_rate(optim: OptimConfig, step: int, steps: int, steps_per_epoch: int) -> float:
     """Of step 0 ... steps - 1: linear warm-up from ``warmup_lr``, then cosine to ``min_lr`` or poly to 0."""
-    if step < optim.warmup_steps:
-        return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / optim.warmup_steps
-    progress = (step - optim.warmup_steps) / max(1, steps - optim.warmup_steps)
+    warmup = optim.warmup_steps if optim.warmup_epochs is None else optim.warmup_epochs * steps_per_epoch
+    if step < warmup:
+        return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
     if optim.schedule == "cosine":
         return optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
     return optim.lr * (1 - progress) ** optim.power

@@ -79,7 +79,8 @@ class Experiment:
         if self.committee is None and "distill" in self.stages:
             raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")
         self.student = build_student(config, self.tasks, dims)
-        self.accelerator.print(f"the student starts with {start_from_weights(self.student, config)}")
+        if checkpoint.newest(run.checkpoints) is None:
+            self.accelerator.print(f"the student starts with {start_from_weights(self.student, config)}")
         with self.accelerator.main_process_first():  # which renders and indexes for all
             if self.tasks or config.stages.distill.images is None:
                 data.prepare(config.data)
@@ -302,7 +303,7 @@ class Experiment:
         if not self.accelerator.is_main_process:
             return
         self.tracker.close()
-        save_bundle(self.student, self.run.student, keep_aligners=False)
+        save_bundle(self.student, self.run.student)
         write_json(self.run.constants, constants)
         write_text(self.run.results, report.markdown(self.config.name, self.tasks, metrics, constants))
         write_json(self.run.metrics, metrics)
@@ -322,7 +323,7 @@ class Experiment:
         write_json(self.run.metrics, {})
 
 
-def save_bundle(student: Student, path: Path, keep_aligners: bool) -> None:
+def save_bundle(student: Student, path: Path, keep_aligners: bool = False) -> None:
     """Write a directory that ``Student.from_pretrained`` reads; inference does without aligners, distillation not."""
     bundle = copy.deepcopy(student).cpu()
     if not keep_aligners:

@@ -1,4 +1,4 @@
-"""Adapters and the adapter path of one teacher.
+"""Adapters, and the paths that lead from the stem to one teacher.
 
 Shapes: B batch, N patch tokens, D stem width, D_t teacher width, L blocks.
 """
@@ -28,8 +28,43 @@ class Adapter(nn.Module):
         return z + self.scale * self.up(F.gelu(self.down(z)))
 
 
-class AdapterPath(nn.Module):
-    """The teacher-specific adapter path (TSAP): all weights of the student that belong to one teacher.
+class TeacherPath(nn.Module):
+    """All weights of the student that belong to one teacher: what leads from the stem's tokens to its features.
+
+    ``aligners``: per level a Linear D -> D_t, or the identity, into the teacher's width; for the distillation alone.
+    """
+
+    aligners: nn.ModuleList
+
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        """Stem tokens [x_0, ..., x_L], each (B, 1+N, D) -> features f at each level, (B, N, D)."""
+        raise NotImplementedError
+
+    def align(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Features (B, N, D) per level -> (B, N, D_t) per level."""
+        return [aligner(f) for aligner, f in zip(self.aligners, features, strict=True)]
+
+
+class StemPath(TeacherPath):
+    """No path at all, as in many-to-one distillation: the teacher's aligners read the stem's own patch tokens.
+
+    Args:
+        width, levels, dims: as of ``AdapterPath``.
+        aligner: False for a student whose aligners were dropped. Otherwise every level has one, whatever the widths:
+            the teachers share the stem's tokens, which cannot be the features of all of them at once.
+    """
+
+    def __init__(self, width: int, levels: Sequence[int], dims: Sequence[int], aligner: bool | None = None):
+        super().__init__()
+        self.levels = tuple(levels)
+        self.aligners = nn.ModuleList(nn.Identity() if aligner is False else nn.Linear(width, dim) for dim in dims)
+
+    def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
+        return [tokens[block + 1][:, 1:] for block in self.levels]
+
+
+class AdapterPath(TeacherPath):
+    """The teacher-specific adapter path (TSAP).
 
     a_0 = A_0(x_0), a_i = A_i(a_{i-1} + x_i); at a level f = LayerNorm(a_i without the class token). An aligner
     (Linear D -> D_t) maps f to the teacher's width, for the distillation loss alone.
@@ -62,7 +97,6 @@ class AdapterPath(nn.Module):
         )
 
     def forward(self, tokens: Sequence[Tensor]) -> list[Tensor]:
-        """Stem tokens [x_0, ..., x_L], each (B, 1+N, D) -> features f at each level, (B, N, D)."""
         features = []
         a = self.adapters[0](tokens[0])
         for block, (adapter, x) in enumerate(zip(self.adapters[1:], tokens[1:], strict=True)):
@@ -70,7 +104,3 @@ class AdapterPath(nn.Module):
             if block in self.levels:
                 features.append(self.norms[self.levels.index(block)](a[:, 1:]))
         return features
-
-    def align(self, features: Sequence[Tensor]) -> list[Tensor]:
-        """Features (B, N, D) per level -> (B, N, D_t) per level."""
-        return [aligner(f) for aligner, f in zip(self.aligners, features, strict=True)]

@@ -13,7 +13,8 @@ class Stem(nn.Module):
 
     Args:
         name: a timm vision transformer with a class token, e.g. ``vit_base_patch16_384.augreg_in21k_ft_in1k``.
-        image_size: (H, W) of training. Other sizes work too: the position embedding is resized on the fly.
+        image_size: (H, W) of training, whose grid the position embedding has. Other sizes work too: it is resized on
+            the fly.
         options: overrides of timm's architecture (``embed_dim``, ``depth``, ``num_heads``, ``patch_size``, ...).
 
     Raises:
@@ -46,6 +47,19 @@ class Stem(nn.Module):
         weights = timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), self.vit)
         left_out = {"norm.weight", "norm.bias"}  # levels are read before the final norm
         self.vit.load_state_dict({key: value for key, value in weights.items() if key not in left_out}, strict=True)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of the position embedding."""
+        return tuple(self.vit.patch_embed.img_size)
+
+    def set_image_size(self, image_size: tuple[int, int]) -> None:
+        """Train on images of another size from here on: the position embedding, a weight, takes that size's grid.
+
+        Resized as timm resizes pretrained ones (bicubic, antialiased); unchanged where the grid is its own already.
+        """
+        _check_divisible(image_size, self.patch_size)
+        self.vit.set_input_size(img_size=tuple(image_size))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the patch tokens for an image of this size."""

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from sak.student.adapter import AdapterPath
+from sak.student.adapter import AdapterPath, StemPath, TeacherPath
 from sak.student.head import build_head
 from sak.student.router import MixtureOfRepresentations
 from sak.student.stem import Stem
@@ -18,6 +18,7 @@ from sak.student.stem import Stem
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 ROUTERS = ("mor", "sum")
+PATHS = ("adapter", "none")
 
 
 @dataclass
@@ -27,7 +28,7 @@ class StudentOutput:
     predictions: {task: (B, C_task, H, W)} raw logits or values at the input's resolution.
     paths: {teacher: [per level (B, D_t, h, w)]} aligned path features, what distillation sees.
     routing: {task: [per level (B, 1 + T)]} router weights that sum to 1, in the order of ``student.sources``;
-        empty where the student sums its sources without routers.
+        empty where the student sums its sources without routers, or has the stem alone to read.
     """
 
     predictions: dict[str, Tensor]
@@ -53,15 +54,19 @@ class Student(
         teachers: {teacher: its width at each level}, or such pairs; their order is that of the routers' sources.
         levels: the stem's blocks (0-based) whose features are distilled and decoded.
         stem_options: overrides of timm's architecture.
+        paths: ``adapter`` (one adapter path per teacher) or ``none`` (many-to-one distillation: every teacher is
+            distilled straight from the stem's levels through its own aligners, and the heads read the stem alone).
         adapter_ratio: D divided by the adapters' inner width.
         aligner: None puts an aligner where a teacher's width differs from the stem's, True everywhere, False nowhere.
-        router: ``mor`` (Mixture of Representations) or ``sum`` (no routers: the plain sum of all sources).
+            Without paths, None stands for True.
+        router: ``mor`` (Mixture of Representations) or ``sum`` (no routers: the plain sum of all sources). Where
+            the stem is the only source there is nothing to route.
         noisy_gating: noise on the routers' logits while training.
         heads: {task: {"type": ..., "options": {...}}}; a task that is not named gets the paper's head.
 
     Raises:
-        ValueError: levels beyond the stem's depth, an image size that the patch does not divide, an unknown router,
-            head or stem, or a teacher that has not one width per level.
+        ValueError: levels beyond the stem's depth, an image size that the patch does not divide, an unknown path,
+            router, head or stem, or a teacher that has not one width per level.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Student(
         teachers: Mapping[str, Sequence[int]] | Sequence[tuple[str, Sequence[int]]],
         levels: Sequence[int] = (2, 5, 8, 11),
         stem_options: dict | None = None,
+        paths: str = "adapter",
         adapter_ratio: int = 4,
         aligner: bool | None = None,
         router: str = "mor",
@@ -83,8 +89,9 @@ class Student(
         # config.json sorts the keys of its objects, but routers rely on the teachers' order: lists of pairs keep it.
         self._hub_mixin_config["tasks"] = list(tasks.items())
         self._hub_mixin_config["teachers"] = [(name, list(dims)) for name, dims in teachers.items()]
-        if router not in ROUTERS:
-            raise ValueError(f"unknown router {router!r}; known: {', '.join(ROUTERS)}")
+        for what, chosen, known in (("router", router, ROUTERS), ("paths", paths, PATHS)):
+            if chosen not in known:
+                raise ValueError(f"unknown {what} {chosen!r}; known: {', '.join(known)}")
         self.stem = Stem(stem, tuple(image_size), stem_options)
         self.levels = tuple(levels)
         beyond = [level for level in self.levels if not 0 <= level < self.stem.depth]
@@ -100,17 +107,20 @@ class Student(
                     f"teacher {teacher!r} has {len(dims)} levels and the student {len(self.levels)}: "
                     "both need as many levels"
                 )
-        self.paths = nn.ModuleDict(
-            {
-                teacher: AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligner)
-                for teacher, dims in teachers.items()
-            }
-        )
+
+        def path(dims: Sequence[int]) -> TeacherPath:
+            if paths == "none":
+                return StemPath(width, self.levels, dims, aligner)
+            return AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligner)
+
+        self.paths = nn.ModuleDict({teacher: path(dims) for teacher, dims in teachers.items()})
+        # What the routers mix, in the order of their weights.
+        self.sources: tuple[str, ...] = ("stem", *(teachers if paths == "adapter" else ()))
         self.routers = nn.ModuleDict()
-        if router == "mor":
+        if router == "mor" and len(self.sources) > 1:
             for task in tasks:
                 self.routers[task] = nn.ModuleList(
-                    MixtureOfRepresentations(width, 1 + len(teachers), noisy_gating) for _ in self.levels
+                    MixtureOfRepresentations(width, len(self.sources), noisy_gating) for _ in self.levels
                 )
         self.heads = nn.ModuleDict()
         for task, channels in tasks.items():
@@ -118,11 +128,6 @@ class Student(
             self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """What the routers mix, in the order of their weights."""
-        return ("stem", *self.paths)
 
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> StudentOutput:
         """RGB images (B,3,H,W) in [0,1] -> StudentOutput.
@@ -138,7 +143,7 @@ class Student(
             mixed = []
             for level, block in enumerate(self.levels):
                 x = tokens[block + 1][:, 1:]
-                sources = [f[level] for f in features.values()]
+                sources = [features[teacher][level] for teacher in self.sources[1:]]
                 if task in self.routers:
                     x, weights = self.routers[task][level](x, sources)
                     routing.setdefault(task, []).append(weights)
@@ -156,6 +161,21 @@ class Student(
     def _from_pretrained(cls, **arguments) -> "Student":
         # The mixin's default would leave weights that a bundle lacks at their random start, silently.
         return super()._from_pretrained(**{**arguments, "strict": True})
+
+    def set_image_size(self, image_size: Sequence[int]) -> None:
+        """Train on images of another size (H, W) from here on: resizes the stem's position embedding for good."""
+        self.stem.set_image_size(tuple(image_size))
+        self._hub_mixin_config["image_size"] = list(image_size)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        """{task: output channels}."""
+        return dict(self._hub_mixin_config["tasks"])
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W) of training."""
+        return tuple(self._hub_mixin_config["image_size"])
 
     def drop_aligners(self) -> None:
         """Remove what only the distillation loss needs; ``StudentOutput.paths`` then has the stem's width."""

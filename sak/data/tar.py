@@ -1,0 +1,233 @@
+"""Images in tar archives, read where they lie: nothing is unpacked.
+
+An archive is a tar of images in folders, a tar of such tars (as ILSVRC2012_img_train.tar, one per class), or a shard
+of WebDataset. Its members are listed once, with a progress bar, and the list is kept in the user's cache directory;
+from then on any image is one read at a known place. So the order of training, its division among processes and its
+resuming are those of a folder of images.
+"""
+
+import functools
+import hashlib
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from tqdm import tqdm
+
+from sak.data.names import Names
+from sak.errors import UserError
+from sak.files import replacing
+
+FORMAT = 1  # of the lists in the cache
+OPEN_ARCHIVES = 64  # at most, in each process
+BLOCK = 512  # a tar is a sequence of such, and ends with some that are zero
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in an archive; with `stem` and `read_bytes` it can stand where a `Path` does.
+
+    `size` bytes from `offset` on in `archive`; `name` is its path there, through the inner tar if there is one.
+    """
+
+    archive: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self) -> str:
+        return f"{self.archive}, member {self.name},"
+
+    @property
+    def stem(self) -> str:
+        return PurePosixPath(self.name).stem
+
+    def read_bytes(self) -> bytes:
+        """
+        Raises:
+            OSError: the archive cannot be read, or ends before the member does.
+        """
+        file = _opened(self.archive, os.getpid())
+        parts, missing = [], self.size
+        while missing:
+            part = os.pread(file.descriptor, missing, self.offset + self.size - missing)
+            if not part:
+                raise OSError("the archive ends within it: it is shorter than when it was listed")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+
+class _File:
+    """Closed when the last one forgets it."""
+
+    def __init__(self, path: str):
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self):
+        os.close(self.descriptor)
+
+
+@functools.lru_cache(maxsize=OPEN_ARCHIVES)
+def _opened(path: str, process: int) -> _File:
+    """`process` is its id: what a worker process inherits stays its parent's."""
+    return _File(path)
+
+
+class Members(Sequence[Member]):
+    """All images of one or several archives, in their order.
+
+    Args:
+        archives: their paths, and for each what `_index` lists.
+    """
+
+    def __init__(self, archives: Sequence[tuple[str, dict[str, np.ndarray]]]):
+        self._paths = [path for path, _ in archives]
+        lists = [members for _, members in archives]
+        self._ends = np.cumsum([len(members["offsets"]) for members in lists])  # of each archive's part of the whole
+        self._offsets = np.concatenate([members["offsets"] for members in lists])
+        self._sizes = np.concatenate([members["sizes"] for members in lists])
+        self._names = [Names(members["name_ends"], members["name_text"]) for members in lists]
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __getitem__(self, index: int) -> Member:
+        index = range(len(self))[index]
+        archive = int(np.searchsorted(self._ends, index, side="right"))
+        name = self._names[archive][index - int(self._ends[archive])]  # negative: counted from its end
+        return Member(self._paths[archive], name, int(self._offsets[index]), int(self._sizes[index]))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files that `imagenet-{000000..000146}.tar` stands for; several ranges, as for WebDataset, are allowed."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        return [Path(pattern)]
+    first, last = match.groups()
+    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    return [file for n in numbers for file in expand(pattern[: match.start()] + n + pattern[match.end() :])]
+
+
+def open_archives(paths: Sequence[Path], suffixes: set[str]) -> Members:
+    """The images, by their suffixes, of tar archives.
+
+    Raises:
+        UserError: archives are missing (all are counted), one is no tar, is truncated or damaged, or holds no image.
+    """
+    missing = [path for path in paths if not path.is_file()]
+    if missing or not paths:
+        what = f"{len(missing)} of {len(paths)} archives are missing, the first is {missing[0]}" if paths else "no file"
+        raise UserError(f"{what}: correct the pattern, or fetch what is missing.")
+    keys = {path: _cache_file(path, suffixes) for path in paths}
+    lists = {path: _cached(key) for path, key in keys.items()}
+    unknown = [path for path in paths if lists[path] is None]
+    size = sum(path.stat().st_size for path in unknown)
+    with tqdm(total=size, desc="list archives", unit="B", unit_scale=True, disable=not unknown, mininterval=1) as bar:
+        for path in unknown:
+            lists[path] = _index(path, suffixes, bar)
+            _keep(keys[path], lists[path])
+    return Members([(str(path.absolute()), lists[path]) for path in paths])
+
+
+def _index(path: Path, suffixes: set[str], progress: tqdm) -> dict[str, np.ndarray]:
+    """{"offsets", "sizes", "name_ends", "name_text"} of the images in an archive."""
+    names, offsets, sizes = [], [], []
+    start = progress.n
+    with open(path, "rb") as file:
+        for name, offset, size in _walk(file, str(path), 0, path.stat().st_size):
+            progress.update(start + offset - progress.n)
+            if PurePosixPath(name).suffix.lower() in suffixes:
+                names.append(name)
+                offsets.append(offset)
+                sizes.append(size)
+    progress.update(start + path.stat().st_size - progress.n)
+    if not names:
+        raise UserError(f"{path} holds no image ({', '.join(sorted(suffixes))}): name the archive that does.")
+    packed = Names.of(names)
+    return {
+        "offsets": np.array(offsets, np.int64),
+        "sizes": np.array(sizes, np.int64),
+        "name_ends": packed.ends,
+        "name_text": packed.text,
+    }
+
+
+def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, int]]:
+    """(name, offset, size) of each file in the tar that fills `size` bytes of `file` from `start` on, inner tars too.
+
+    `place` says in messages where the tar is.
+    """
+    window = _Window(file, start, size)
+    try:
+        with tarfile.open(fileobj=window, mode="r:", errorlevel=1) as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # or tarfile would keep a kilobyte of each
+                offset = start + member.offset_data
+                if member.offset_data + member.size > size:
+                    raise UserError(f"{place} ends within its member {member.name}: it is truncated; fetch it again.")
+                if not member.isreg() or member.issparse():
+                    continue
+                if member.name.lower().endswith(".tar"):
+                    inner = _walk(file, f"{place}, member {member.name},", offset, member.size)
+                    yield from ((f"{member.name}/{name}", *rest) for name, *rest in inner)
+                else:
+                    yield member.name, offset, member.size
+            end = tar.offset
+    except (tarfile.TarError, EOFError) as error:
+        if size == 0:
+            raise UserError(f"{place} is empty: fetch it again.") from None
+        raise UserError(f"{place} is no uncompressed tar archive, or is damaged ({error}): fetch it again.") from error
+    # tarfile takes a damaged header for the end; only blocks of zeros are.
+    window.seek(end)
+    if window.read(BLOCK) != bytes(BLOCK):
+        raise UserError(f"{place} is truncated or damaged at byte {end}, where its end is not marked: fetch it again.")
+
+
+class _Window:
+    """A part of a file as a file of its own, as far as tarfile needs one."""
+
+    def __init__(self, file, start: int, size: int):
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> int:
+        self._position = position
+        return position
+
+    def read(self, count: int) -> bytes:
+        self._file.seek(self._start + self._position)
+        data = self._file.read(max(0, min(count, self._size - self._position)))
+        self._position += len(data)
+        return data
+
+
+def _cache_file(path: Path, suffixes: set[str]) -> Path:
+    """Where the list of this very state of an archive is kept."""
+    state = path.stat()
+    key = repr((FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, sorted(suffixes)))
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "sak" / "tar" / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+
+
+def _cached(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path) as content:
+            return {key: content[key] for key in ("offsets", "sizes", "name_ends", "name_text")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
+        return None  # not there, or damaged: listed anew
+
+
+def _keep(path: Path, members: dict[str, np.ndarray]) -> None:
+    try:
+        with replacing(path) as beside, open(beside, "wb") as file:
+            np.savez(file, **members)
+    except OSError as error:
+        tqdm.write(f"the list of an archive's members cannot be kept in {path.parent} ({error.strerror})")
