@@ -4,13 +4,9 @@ Both stages share one loop. Everything that is random depends on the seed and th
 goes on where an interrupted run stopped.
 """
 
-import copy
 import functools
-import os
-import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -25,6 +21,7 @@ from sak.config import image_size, left_out
 from sak.data.images import Images, find_images
 from sak.engine import checkpoint, objectives, report
 from sak.engine.build import build_committee, build_student, build_tasks, start_from_weights
+from sak.engine.bundle import save_bundle
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
@@ -35,7 +32,6 @@ from sak.engine.run_directory import RunDirectory
 from sak.engine.tracking import Tracker
 from sak.errors import UserError
 from sak.files import write_json, write_text
-from sak.student import Student
 from sak.tasks import IGNORE
 
 PANEL_IMAGES = 6
@@ -321,18 +317,6 @@ class Experiment:
             f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n",
         )
         write_json(self.run.metrics, {})
-
-
-def save_bundle(student: Student, path: Path, keep_aligners: bool = False) -> None:
-    """Write a directory that ``Student.from_pretrained`` reads; inference does without aligners, distillation not."""
-    bundle = copy.deepcopy(student).cpu()
-    if not keep_aligners:
-        bundle.drop_aligners()
-    beside = path.with_name(f"{path.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    bundle.save_pretrained(beside)
-    shutil.rmtree(path, ignore_errors=True)
-    os.replace(beside, path)
 
 
 def _every(interval: int | None, step: int) -> bool:
