@@ -18,6 +18,7 @@ FAMILIES = {
     "dinov2": "teachers.dinov2:DINOv2",
     "clip": "teachers.clip:CLIP",
     "sam": "teachers.sam:SAM",
+    "timm": "teachers.timm_models:Timm",
 }
 
 
@@ -32,8 +33,25 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiSc
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"teacher {name}: {key}{str(error).splitlines()[0]}") from error
-    if spec.family not in FAMILIES:
-        raise UserError(f"teacher {name}: {unknown('family', spec.family, FAMILIES)}")
-    module, family = FAMILIES[spec.family].split(":")
-    teacher = getattr(importlib.import_module(module), family)(name, spec)
+    teacher = _family(name, spec.family)(name, spec)
     return teacher if spec.scales == [1] else MultiScale(teacher, spec.scales, spec.resize_to)
+
+
+def _family(name: str, family: str) -> type[Teacher]:
+    if family not in FAMILIES and ":" not in family:
+        raise UserError(f"teacher {name}: {unknown('family', family, FAMILIES)}")
+    module, _, attribute = FAMILIES.get(family, family).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        raise UserError(
+            f"teacher {name}: there is no module {error.name} for family {family}; install it or put its folder on "
+            "PYTHONPATH."
+        ) from error
+    except AttributeError as error:
+        raise UserError(f"teacher {name}: module {module} has no {attribute}; family is {family}.") from error
+    if not (isinstance(found, type) and issubclass(found, Teacher)):
+        raise UserError(f"teacher {name}: {family} is not a subclass of teachers.Teacher.")
+    return found

@@ -6,20 +6,20 @@ Legend: B batch, H, W image size in pixels, h, w token grid, D width of the teac
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from omegaconf import MISSING
 from torch import Tensor, nn
 
 from sak.errors import UserError
+from teachers.weights import LoadReport
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RANDOM = "random"  # TeacherSpec.weights: an untrained network, asked for by name
 
 
@@ -28,27 +28,31 @@ class TeacherSpec:
     """One teacher, as a config describes it.
 
     Attributes:
-        family: a key of `teachers.FAMILIES`.
+        family: a key of `teachers.FAMILIES`, or `package.module:Class` for a subclass of `Teacher` of your own.
         model: the architecture's name in the family's library.
-        weights: a local file (safetensors or a torch state dict); None: what the library itself downloads or has
-            cached; "random": untrained. A relative path is sought in the working directory, then beside this package.
-        levels: blocks whose outputs are the features, counted from 0, in increasing order.
-        input_size: longer side in pixels of what the backbone sees; None: the image's own size, for SAM the size
-            that its encoder was built for.
+        weights: a local file (safetensors or a torch state dict); None: the published file, cached or downloaded;
+            "random": untrained. A relative path is sought in the working directory, then beside this package.
+        revision: branch, tag or commit of the hub's repository that holds the published file.
+        levels: blocks (of a convolutional network: stages) whose outputs are the features, counted from 0, increasing.
+        input_size: longer side in pixels of what the backbone sees; "native": the image's own size; None: the
+            family's rule, which is "native", for SAM the size that its encoder was built for.
         input_stats: "own": pixels are normalised as in the teacher's own training; "imagenet": with ImageNet's mean
             and deviation for every teacher, as the published SAK code does.
+        dtype: of the backbone's weights and activations, "float32" or "bfloat16"; features come out in float32.
         scales: more than [1] makes it an S2 teacher that sees the image at each of these scales, its maps concatenated
             on channels (`teachers.multiscale`).
         resize_to: the scale whose grid an S2 teacher's maps get, "first" or "last".
-        options: passed on to the architecture.
+        options: of the architecture, by family.
     """
 
     family: str = MISSING
     model: str = MISSING
     weights: str | None = None
+    revision: str | None = None
     levels: list[int] = dataclasses.field(default_factory=lambda: [2, 5, 8, 11])
-    input_size: int | None = None
+    input_size: int | str | None = None
     input_stats: str = "own"
+    dtype: str = "float32"
     scales: list[int] = dataclasses.field(default_factory=lambda: [1])
     resize_to: str = "first"
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -57,16 +61,28 @@ class TeacherSpec:
 class Teacher(nn.Module):
     """A frozen backbone that turns images in [0, 1] into feature maps, one per level.
 
-    Always in eval mode and without gradients; a family adds `features`. It normalises and resizes inside, so that
-    one batch of images serves every teacher.
+    Always in eval mode and without gradients. It resizes and normalises inside, so that one batch of images serves
+    every teacher. A family is a subclass: its constructor takes (name, spec), builds a backbone, hands it to this
+    one, and it adds `features`; `resized` may be overridden where the backbone's rule of sizes is another.
+
+    Args:
+        name: the teacher's name in the config.
+        backbone: what `features` asks; it is frozen here.
+        widths: D of every block or stage of the backbone, of which `spec.levels` chooses.
+        strides: pixels per token and side, of every block or stage.
+        mean, std: what the backbone's own training normalised RGB in [0, 1] with.
+        report: what its weights were loaded from.
 
     Attributes:
-        name: the teacher's name in the config.
+        name, levels, report: as given.
         dims: D of each level.
-        levels: the spec's.
-        strides: pixels of the resized input per token and side, of each level.
+        strides: of each level.
         patch_size: what sizes are multiples of: the largest of the strides.
+        input_size: longer side in pixels of what the backbone sees; None: the image's own.
         mean, std: (1,3,1,1) buffers, outside any checkpoint.
+
+    Raises:
+        UserError: the spec's levels, input_size, input_stats or dtype do not exist.
     """
 
     mean: Tensor
@@ -78,30 +94,36 @@ class Teacher(nn.Module):
         spec: TeacherSpec,
         backbone: nn.Module,
         *,
-        width: int,
-        depth: int,
-        patch_size: int,
-        mean: Collection[float],
-        std: Collection[float],
+        widths: Sequence[int],
+        strides: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        report: LoadReport | None = None,
     ):
         super().__init__()
         levels = list(spec.levels)
-        if not levels or levels != sorted(set(levels)) or levels[0] < 0 or levels[-1] >= depth:
+        if not levels or levels != sorted(set(levels)) or levels[0] < 0 or levels[-1] >= len(widths):
             raise UserError(
-                f"teacher {name}: levels {levels} must be increasing block numbers from 0 to {depth - 1}, "
-                f"as {spec.model} has {depth} blocks here."
+                f"teacher {name}: levels {levels} must be increasing numbers from 0 to {len(widths) - 1}, "
+                f"as {spec.model} has {len(widths)} blocks or stages here."
             )
         if spec.input_stats not in ("own", "imagenet"):
             raise UserError(f"teacher {name}: input_stats is {spec.input_stats!r}; it can be 'own' or 'imagenet'.")
+        if spec.dtype not in DTYPES:
+            raise UserError(f"teacher {name}: dtype is {spec.dtype!r}; it can be {' or '.join(DTYPES)}.")
+        if not (spec.input_size in (None, "native") or (isinstance(spec.input_size, int) and spec.input_size > 0)):
+            raise UserError(f"teacher {name}: input_size is {spec.input_size!r}; give pixels, 'native' or null.")
         if spec.input_stats == "imagenet":
             mean, std = IMAGENET_MEAN, IMAGENET_STD
         self.name = name
         self.levels = levels
-        self.dims = [width] * len(levels)
-        self.strides = [patch_size] * len(levels)
-        self.patch_size = patch_size
-        self.input_size = spec.input_size
-        self.backbone = backbone
+        self.dims = [widths[level] for level in levels]
+        self.strides = [strides[level] for level in levels]
+        self.patch_size = max(self.strides)
+        self.input_size = spec.input_size if isinstance(spec.input_size, int) else None
+        self.dtype = DTYPES[spec.dtype]
+        self.report = report
+        self.backbone = backbone.to(self.dtype)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
@@ -109,7 +131,11 @@ class Teacher(nn.Module):
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Size in pixels to which an image of (height, width) is resized: multiples of the patch, nearest to the
-        image's size or, if `input_size` is given, to the size whose longer side that is."""
+        image's size or, if `input_size` is given, to the size whose longer side that is.
+
+        Raises:
+            UserError: a side would be smaller than one patch.
+        """
         scale = 1.0 if self.input_size is None else self.input_size / max(height, width)
         return self._multiple(height * scale), self._multiple(width * scale)
 
@@ -133,8 +159,8 @@ class Teacher(nn.Module):
 
     @torch.no_grad()  # not inference_mode: a loss with gradients takes these features as targets
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Images (B,3,H,W) in [0,1] -> one (B,D,h,w) map per level: block outputs before any final norm or neck."""
-        return self.features(self.normalise(images))
+        """Images (B,3,H,W) in [0,1] -> one float32 (B,D,h,w) map per level: block outputs before any norm or neck."""
+        return [level.float() for level in self.features(self.normalise(images).to(self.dtype))]
 
     def features(self, inputs: Tensor) -> list[Tensor]:
         """Normalised inputs (B,3,H',W') -> one (B,D,h,w) map per level."""
@@ -145,7 +171,12 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def _multiple(self, pixels: float) -> int:
-        return max(1, int(pixels / self.patch_size + 0.5)) * self.patch_size
+        if pixels + 0.5 < self.patch_size:
+            raise UserError(
+                f"teacher {self.name}: an image with a side of {pixels:.0f} pixels is smaller than the "
+                f"{self.patch_size} of one patch; use larger images or a larger input_size."
+            )
+        return int(pixels / self.patch_size + 0.5) * self.patch_size
 
 
 def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tensor:
@@ -155,58 +186,16 @@ def resize_position_embedding(embedding: Tensor, size: tuple[int, int]) -> Tenso
     return F.interpolate(embedding, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
-def load_weights(module: nn.Module, path: str, teacher: str, prefix: str = "", leave_out: tuple[str, ...] = ()) -> None:
-    """Load the keys of a file that start with `prefix` (cut off) into `module`, strictly.
-
-    `leave_out` names the beginnings of the keys that the file may hold beside them. Any other key that is left
-    over, one that is missing and a shape that does not fit raise a `UserError` with the first such keys.
-    """
-    state = {key: value for key, value in _read(path, teacher).items() if not key.startswith(leave_out)}
-    own = {prefix + key: value for key, value in module.state_dict().items()}
-    misfits = [f"{key} has shape {tuple(state[key].shape)}, here {tuple(value.shape)}"
-               for key, value in own.items() if key in state and state[key].shape != value.shape]  # fmt: skip
-    for keys, problem in (
-        ([key for key in own if key not in state], "lacks"),
-        ([key for key in state if key not in own], "holds unknown"),
-        (misfits, "does not fit:"),
-    ):
-        if keys:
-            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-            raise UserError(f"teacher {teacher}: {path} {problem} {shown}; check model, options and weights.")
-    module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-
-
-def _read(path: str, teacher: str) -> dict[str, Tensor]:
-    places = [Path(path).expanduser(), Path(__file__).parent.parent / path]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise UserError(f"teacher {teacher}: there is no weights file {path}; correct `weights` or put the file there.")
-    try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # every format has its own errors for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"teacher {teacher}: {path} cannot be read as weights ({reason}).") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"teacher {teacher}: {path} is not a flat dict of tensors; save the model's state_dict alone.")
-    return state
-
-
 @contextlib.contextmanager
 def building(teacher: str, spec: TeacherSpec) -> Iterator[None]:
-    """Turn what a library raises over unknown options, or over a download that fails, into a `UserError`."""
+    """Turn what a library raises over options that it does not know or cannot build into a `UserError`."""
     try:
         yield
     except UserError:
         raise
-    except (TypeError, AssertionError) as error:
-        raise UserError(f"teacher {teacher}: options {spec.options} do not suit {spec.model}: {error}") from error
-    except (OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"teacher {teacher}: {spec.model} could not be built ({reason}); offline, give a local file as `weights`."
-        ) from error
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"teacher {teacher}: options {spec.options} do not suit {spec.model}: {reason}") from error
 
 
 def unknown(what: str, name: str, known: Collection[str]) -> str:

@@ -33,6 +33,11 @@ class Committee(nn.Module):
         """{name: [D of each level]}"""
         return {name: member.dims for name, member in self.members.items()}
 
+    @property
+    def reports(self) -> list[str]:
+        """One line per teacher: what its weights were loaded from, what was left out, what was resized."""
+        return [f"{name}: {member.report or 'untrained weights'}" for name, member in self.members.items()]
+
     def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Images (B,3,H,W) in [0,1] -> {name: [(B,D,h,w) per level]}, without gradient."""
         return {name: member(images) for name, member in self.members.items()}

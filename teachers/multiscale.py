@@ -31,6 +31,7 @@ class MultiScale(nn.Module):
         UserError: the scales cannot be tiled, or `resize_to` is neither.
 
     Attributes:
+        name, levels, report: the teacher's.
         dims: len(scales)·D of each level.
     """
 
@@ -46,6 +47,7 @@ class MultiScale(nn.Module):
             raise UserError(f"teacher {teacher.name}: resize_to is {resize_to!r}; it can be 'first' or 'last'.")
         self.name = teacher.name
         self.levels = teacher.levels
+        self.report = teacher.report
         self.dims = [len(scales) * width for width in teacher.dims]
         self.scales = scales
         self.target = scales[0 if resize_to == "first" else -1]

@@ -1,15 +1,19 @@
 """SAM's image encoder, from segment_anything.
 
-Legend: B batch, H', W' resized image in pixels, S side of the padded square, h, w token grid, D width.
+Legend: B batch, H', W' resized image in pixels, S side of the padded square, h, w token grid, D width; of one
+attention: n heads of d channels, G windows of a x b tokens (the whole grid of each image, or a window of it).
 """
 
 import functools
 
+import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
+from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos, window_partition, window_unpartition
 from torch import Tensor, nn
 
 from sak.errors import UserError
+from teachers import weights
 from teachers.base import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -17,7 +21,6 @@ from teachers.base import (
     Teacher,
     TeacherSpec,
     building,
-    load_weights,
     resize_position_embedding,
     unknown,
 )
@@ -27,6 +30,12 @@ ARCHITECTURES = {  # segment_anything.sam_model_registry, which builds whole mod
     "vit_b": {**_COMMON, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_attn_indexes": (2, 5, 8, 11)},
     "vit_l": {**_COMMON, "embed_dim": 1024, "depth": 24, "num_heads": 16, "global_attn_indexes": (5, 11, 17, 23)},
     "vit_h": {**_COMMON, "embed_dim": 1280, "depth": 32, "num_heads": 16, "global_attn_indexes": (7, 15, 23, 31)},
+}
+URL = "https://dl.fbaipublicfiles.com/segment_anything/"
+PUBLISHED = {  # file: how its SHA-256 begins, which is part of its name
+    "vit_b": ("sam_vit_b_01ec64.pth", "01ec64"),
+    "vit_l": ("sam_vit_l_0b3195.pth", "0b3195"),
+    "vit_h": ("sam_vit_h_4b8939.pth", "4b8939"),
 }
 
 
@@ -40,54 +49,104 @@ class SAM(Teacher):
     """The image encoder of a promptable segmenter (Kirillov et al., arXiv 2304.02643) from segment_anything.
 
     `model` is `vit_b`, `vit_l` or `vit_h`; `options` are arguments of its `ImageEncoderViT`; `weights` is a
-    checkpoint of the whole model, such as `sam_vit_b_01ec64.pth`, or of its `image_encoder.` alone. As in the
-    library, the longer side is resized to S (`input_size`, else the encoder's 1024), the normalised image is padded
-    with zeros on the right and below to a square; the features are cropped to the part that shows the image.
+    checkpoint of the whole model, such as `sam_vit_b_01ec64.pth`, or of its `image_encoder.` alone; a file under a
+    published name must have the published SHA-256. As in the library, the longer side is resized to S
+    (`input_size`, else the encoder's 1024), the normalised image is padded with zeros on the right and below to a
+    square; the features are cropped to the part that shows the image. With `input_size: native` the encoder sees the
+    image at its own size without padding. At any size but its own, all of its positions are resized.
     """
 
     def __init__(self, name: str, spec: TeacherSpec):
         if spec.model not in ARCHITECTURES:
             raise UserError(f"teacher {name}: {unknown('SAM model', spec.model, ARCHITECTURES)}")
-        if spec.weights is None:
-            raise UserError(
-                f"teacher {name}: segment_anything downloads nothing; fetch the checkpoint of {spec.model} that its "
-                "README links to and give its path as `weights`."
-            )
         with building(name, spec):
             backbone = image_encoder(spec.model, **spec.options)
         del backbone.neck  # features are taken before it
+        report = None
         if spec.weights != RANDOM:
+            file, sha256 = PUBLISHED[spec.model]
+            file = weights.local(spec.weights, name) if spec.weights else weights.from_url(name, URL + file, sha256)
+            for published, begins in PUBLISHED.values():
+                if file.name == published:
+                    weights.check_sha256(file, begins, name)
             rest = ("image_encoder.neck.", "prompt_encoder.", "mask_decoder.")
-            load_weights(backbone, spec.weights, name, prefix="image_encoder.", leave_out=rest)
+            report = weights.load(backbone, weights.read(file, name), file, name, "image_encoder.", rest)
         projection = backbone.patch_embed.proj
+        depth = len(backbone.blocks)
         super().__init__(
             name,
             spec,
             backbone,
-            width=projection.out_channels,
-            depth=len(backbone.blocks),
-            patch_size=projection.kernel_size[0],
+            widths=[projection.out_channels] * depth,
+            strides=[projection.kernel_size[0]] * depth,
             mean=IMAGENET_MEAN,  # SAM's own, written there as 0..255
             std=IMAGENET_STD,
+            report=report,
         )
-        self.input_size = spec.input_size or backbone.img_size
-        if self.input_size % self.patch_size:
+        if spec.input_size is None:
+            self.input_size = backbone.img_size
+        if self.input_size is not None and self.input_size % self.patch_size:
             raise UserError(f"teacher {name}: input_size {self.input_size} is not a multiple of {self.patch_size}.")
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.input_size is None:
+            return super().resized(height, width)
         scale = self.input_size / max(height, width)
         return int(height * scale + 0.5), int(width * scale + 0.5)
 
     def features(self, inputs: Tensor) -> list[Tensor]:
         height, width = inputs.shape[-2:]
         h, w = self.grid(height, width)
-        inputs = F.pad(inputs, (0, self.input_size - width, 0, self.input_size - height))  # (B,3,S,S)
+        if self.input_size is not None:
+            inputs = F.pad(inputs, (0, self.input_size - width, 0, self.input_size - height))  # (B,3,S,S)
         tokens = self.backbone.patch_embed(inputs)  # (B,S/p,S/p,D)
-        position = resize_position_embedding(self.backbone.pos_embed.permute(0, 3, 1, 2), tokens.shape[1:3])
-        tokens = tokens + position.permute(0, 2, 3, 1)
+        position = self.backbone.pos_embed.float().permute(0, 3, 1, 2)
+        position = resize_position_embedding(position, tokens.shape[1:3])
+        tokens = tokens + position.permute(0, 2, 3, 1).to(tokens.dtype)
         levels = []
         for index, block in enumerate(self.backbone.blocks[: self.levels[-1] + 1]):
-            tokens = block(tokens)
+            tokens = run_block(block, tokens)
             if index in self.levels:
                 levels.append(tokens[:, :h, :w].permute(0, 3, 1, 2))
         return levels
+
+
+def run_block(block: Block, tokens: Tensor) -> Tensor:
+    """What the library's block computes, (B,h,w,D) -> (B,h,w,D), without its maps of attention weights."""
+    tokens = tokens + attend(block.attn, block.norm1(tokens), block.window_size)
+    return tokens + block.mlp(block.norm2(tokens))
+
+
+def attend(attention: Attention, tokens: Tensor, window: int) -> Tensor:
+    """Attention of normalised tokens (B,h,w,D) inside windows of `window` tokens a side; 0: over the whole grid.
+
+    The library writes down n·N x N weights and, twice, the bias of the relative positions that is added to them.
+    That bias is a sum of two dot products, (q · R_row) + (q · R_column), so it becomes part of the one dot product
+    of longer queries and keys: [q / sqrt(d), q · R_rows, q · R_columns] · [k, one-hot row, one-hot column]. A fused
+    kernel then needs no N x N matrix at all.
+    """
+    h, w = tokens.shape[1:3]
+    qkv = F.linear(tokens, attention.qkv.weight)
+    if window:
+        qkv, padded = window_partition(qkv, window)
+    if attention.qkv.bias is not None:
+        qkv = qkv + attention.qkv.bias  # after the padding: the library pads what it projects, so padding is not 0
+    a, b = qkv.shape[1:3]
+    query, key, value = (
+        qkv.flatten(1, 2).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    )  # (G,n,a·b,d)
+    channels = value.shape[-1]
+    scaled = query * attention.scale
+    if attention.use_rel_pos:
+        grid = query.unflatten(2, (a, b))
+        rows = torch.einsum("gnabd,akd->gnabk", grid, get_rel_pos(a, a, attention.rel_pos_h))
+        columns = torch.einsum("gnabd,bkd->gnabk", grid, get_rel_pos(b, b, attention.rel_pos_w))
+        scaled = torch.cat([scaled, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
+        places = torch.cat([torch.eye(a).repeat_interleave(b, dim=0), torch.eye(b).repeat(a, 1)], dim=1).to(key)
+        key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
+        value = F.pad(value, (0, a + b))  # the fused kernels want one width; the rest of the output is cut off
+    mixed = F.scaled_dot_product_attention(scaled, key, value, scale=1.0)[..., :channels]
+    mixed = mixed.transpose(1, 2).flatten(2).unflatten(1, (a, b))
+    if window:
+        mixed = window_unpartition(mixed, window, padded, (h, w))
+    return attention.proj(mixed)

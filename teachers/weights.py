@@ -1,0 +1,179 @@
+"""Where a teacher's weights come from, and how they get into it: found or fetched, read, loaded strictly, reported."""
+
+import dataclasses
+import hashlib
+import urllib.error
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import Tensor, nn
+
+from sak.errors import UserError
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """What became of one file of weights.
+
+    Attributes:
+        source: the file.
+        loaded: tensors that the backbone holds now.
+        left_out: names in the file that play no part in the features: other towers, heads, necks.
+        resized: names whose tensor was brought to another size, such as position embeddings.
+    """
+
+    source: str
+    loaded: int
+    left_out: list[str]
+    resized: list[str]
+
+    def __str__(self) -> str:
+        """One line. The left out are named by what their names begin with."""
+        parts = sorted({name.split(".")[0] if "." in name else name for name in self.left_out})
+        resized = f"; resized: {', '.join(self.resized)}" if self.resized else ""
+        left_out = f"; left out: {', '.join(parts)} ({len(self.left_out)})" if parts else ""
+        return f"{self.loaded} tensors of {self.source}{left_out}{resized}"
+
+
+def local(path: str, teacher: str) -> Path:
+    """The file that `weights` names, in the working directory or beside this package.
+
+    Raises:
+        UserError: there is none.
+    """
+    places = [Path(path).expanduser(), Path(__file__).parent.parent / path]
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
+        raise UserError(f"teacher {teacher}: there is no weights file {path}; correct `weights` or put the file there.")
+    return file
+
+
+def from_hub(teacher: str, repo: str, files: Sequence[str], revision: str | None = None) -> Path:
+    """The first of `files` that the Hugging Face repository holds, from the hub's cache or downloaded into it.
+
+    Raises:
+        UserError: the repository is gated or does not exist, or there is neither a cached file nor a network.
+    """
+    page = f"https://huggingface.co/{repo}"
+    missing = f"fetch {page}/resolve/{revision or 'main'}/{files[0]} elsewhere and give its path as `weights`"
+    try:
+        for file in files:
+            try:
+                return Path(hf_hub_download(repo, file, revision=revision))
+            except (RemoteEntryNotFoundError, LocalEntryNotFoundError):
+                if file == files[-1]:
+                    raise
+    except GatedRepoError as error:
+        raise UserError(
+            f"teacher {teacher}: the weights are gated; accept the terms at {page} and run `hf auth login`, "
+            f"or {missing}."
+        ) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError) as error:
+        what = f"revision {revision} of {repo}" if isinstance(error, RevisionNotFoundError) else f"{repo}"
+        raise UserError(
+            f"teacher {teacher}: the hub has no {what} with {' or '.join(files)} that you may read; correct `model`, "
+            "`options` or `revision`, or give a local file as `weights`."
+        ) from error
+    except (LocalEntryNotFoundError, OSError) as error:  # HTTP errors are OSErrors
+        raise UserError(
+            f"teacher {teacher}: {files[0]} of {repo} is not in the cache ({constants.HF_HUB_CACHE}) and cannot be "
+            f"downloaded; {missing}."
+        ) from error
+    raise AssertionError("files is empty")
+
+
+def from_url(teacher: str, url: str, sha256: str) -> Path:
+    """The file at `url` from torch.hub's cache or downloaded into it; `sha256` is how its digest begins.
+
+    Raises:
+        UserError: there is neither a cached file nor a network, or the digest differs.
+    """
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=sha256)  # appears whole or not at all
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"teacher {teacher}: {file} is not there and cannot be downloaded ({error}); fetch {url} elsewhere and "
+                "put it there, or give its path as `weights`."
+            ) from error
+    check_sha256(file, sha256, teacher)
+    return file
+
+
+def check_sha256(file: Path, begins: str, teacher: str) -> None:
+    """Raise a `UserError` unless the file's SHA-256 begins so: a published file that is damaged or is another."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):  # hashlib.file_digest is newer than Python 3.10
+            digest.update(block)
+    if not digest.hexdigest().startswith(begins):
+        raise UserError(
+            f"teacher {teacher}: the SHA-256 of {file} begins with {digest.hexdigest()[: len(begins)]}, that of the "
+            f"published file with {begins}; it is damaged or another file under this name, fetch it again."
+        )
+
+
+def read(file: Path, teacher: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a torch file that holds a state dict alone or as its `state_dict`.
+
+    Raises:
+        UserError: the file is damaged, holds code or anything else than tensors.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # every format has its own errors for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"teacher {teacher}: {file} cannot be read as weights ({reason}).") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # open_clip's training checkpoints
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"teacher {teacher}: {file} is not a flat dict of tensors; save the model's state_dict alone.")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def load(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str | Path,
+    teacher: str,
+    prefix: str = "",
+    leave_out: tuple[str, ...] = (),
+) -> LoadReport:
+    """Load the tensors whose names start with `prefix` (cut off) into `module`, strictly.
+
+    `leave_out` names the beginnings of the names that the file may hold beside them.
+
+    Raises:
+        UserError: a name is missing, any other name is left over, or a shape does not fit; it names the first such.
+    """
+    left_out = [key for key in state if key.startswith(leave_out)]
+    state = {key: value for key, value in state.items() if not key.startswith(leave_out)}
+    own = {prefix + key: value for key, value in module.state_dict().items()}
+    misfits = [f"{key} has shape {tuple(state[key].shape)}, here {tuple(value.shape)}"
+               for key, value in own.items() if key in state and state[key].shape != value.shape]  # fmt: skip
+    for keys, problem in (
+        ([key for key in own if key not in state], "lacks"),
+        ([key for key in state if key not in own], "holds unknown"),
+        (misfits, "does not fit:"),
+    ):
+        if keys:
+            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            raise UserError(f"teacher {teacher}: {source} {problem} {shown}; check family, model, options and weights.")
+    module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
+    return LoadReport(str(source), len(state), left_out, resized=[])
