@@ -24,7 +24,7 @@ def build_committee(config: DictConfig) -> Committee:
 
 
 def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[str, list[int]]) -> Student:
-    """A student with random weights, for images of the first stage that the config does not leave out.
+    """A student with random weights, for images of the size of the first stage that it goes through.
 
     Args:
         chosen: the tasks that it gets heads for.
@@ -37,11 +37,12 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
     head, heads, _, _ = (options.pop(key) for key in ("head", "heads", "pretrained", "weights"))
     if strangers := sorted(heads.keys() - set(config.data.tasks)):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
-    first_stage = next(name for name, stage in config.stages.items() if not left_out(stage))
+    # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
+    distilled = not left_out(config.stages.distill) or config.student.weights is not None
     try:
         return Student(
             **options,
-            image_size=list(image_size(config, first_stage)),
+            image_size=list(image_size(config, "distill" if distilled else "multitask")),
             tasks={name: task.channels for name, task in chosen.items()},
             teachers=teachers,
             heads={name: heads.get(name, head) for name in chosen},

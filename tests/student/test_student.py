@@ -118,6 +118,73 @@ def test_sum_has_no_routers():
     assert not any("router" in name for name, _ in student.named_parameters())
 
 
+def test_without_paths_teachers_are_distilled_from_the_stem_and_heads_read_the_stem_alone():
+    student = tiny(paths="none").eval()
+    assert student.sources == ("stem",)
+    assert len(student.routers) == 0
+    out = student(images())
+    assert out.routing == {}
+    tokens = student.stem((images() - student.mean) / student.std)
+    for teacher, width in {"dinov2": 24, "clip": 32}.items():  # an aligner even where the widths are equal
+        for level, block in enumerate(student.levels):
+            aligned = student.paths[teacher].aligners[level](tokens[block + 1][:, 1:])
+            assert aligned.shape[-1] == width
+            assert torch.equal(out.paths[teacher][level], aligned.transpose(1, 2).unflatten(2, (4, 6)))
+    alone = tiny(teachers={}).eval()
+    alone.stem.load_state_dict(student.stem.state_dict())
+    alone.heads.load_state_dict(student.heads.state_dict())
+    assert torch.equal(alone(images()).predictions["edge"], out.predictions["edge"])
+
+
+def test_without_paths_gradients_reach_every_part():
+    student = tiny(paths="none")
+    out = student(images())
+    (sum(m.square().mean() for p in [*out.paths.values()] for m in p) + out.predictions["edge"].square().mean()
+     + out.predictions["semseg"].square().mean()).backward()  # fmt: skip
+    assert [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_without_paths_a_bundle_keeps_or_drops_its_aligners(tmp_path):
+    student = tiny(paths="none").eval()
+    student.save_pretrained(tmp_path / "whole")
+    again = Student.from_pretrained(tmp_path / "whole").eval()
+    assert torch.equal(again(images()).paths["clip"][2], student(images()).paths["clip"][2])
+    student.drop_aligners()
+    student.save_pretrained(tmp_path / "inference")
+    again = Student.from_pretrained(tmp_path / "inference").eval()
+    assert again.sources == ("stem",)
+    assert not list(again.paths.parameters())
+    assert torch.equal(again(images()).predictions["edge"], student(images()).predictions["edge"])
+
+
+def test_without_teachers_there_is_nothing_to_route():
+    student = tiny(teachers={})
+    assert student.sources == ("stem",)
+    assert len(student.routers) == 0
+    assert student(images()).routing == {}
+
+
+def test_an_image_size_for_good_moves_the_position_embedding_to_its_grid(tmp_path):
+    student = tiny().eval()
+    before = student.stem.vit.pos_embed.detach().clone()
+    on_the_fly = student(images(64, 64)).predictions["edge"]
+    student.set_image_size((64, 64))
+    assert student.stem.vit.pos_embed.shape[1] == 1 + 8 * 8
+    assert student.stem.vit.pos_embed.requires_grad
+    torch.testing.assert_close(student(images(64, 64)).predictions["edge"], on_the_fly)
+    student.save_pretrained(tmp_path)
+    again = Student.from_pretrained(tmp_path).eval()
+    assert again.stem.image_size == (64, 64)
+    assert torch.equal(again(images()).predictions["edge"], student(images()).predictions["edge"])
+    with pytest.raises(ValueError, match="30x48 is not divisible"):
+        student.set_image_size((30, 48))
+    unmoved = tiny()
+    unmoved.set_image_size((32, 48))
+    assert torch.equal(unmoved.stem.vit.pos_embed, before)
+    unmoved.set_image_size((48, 32))  # as many tokens in another grid
+    assert not torch.equal(unmoved.stem.vit.pos_embed, before)
+
+
 def test_bundle_round_trip(tmp_path):
     student = tiny().eval()
     student.save_pretrained(tmp_path)
@@ -157,6 +224,7 @@ def test_a_bundle_without_aligners_predicts_the_same(tmp_path):
         ({"stem": "vit_nonsense"}, "not a timm model"),
         ({"stem": "resnet18", "stem_options": None}, "not a plain vision transformer"),
         ({"router": "gate"}, "unknown router 'gate'; known: mor, sum"),
+        ({"paths": "many"}, "unknown paths 'many'; known: adapter, none"),
         ({"teachers": {"clip": [32] * 3}}, "'clip' has 3 levels and the student 4"),
         ({"heads": {"semseg": {"type": "FCNHead"}}}, "unknown head 'FCNHead'"),
         ({"heads": {"semseg": {"type": "mmseg.NoHead"}}}, "no head 'NoHead'"),
