@@ -32,16 +32,15 @@ class MaxF(Metric):
 
     def update(self, probability: torch.Tensor, target: torch.Tensor) -> None:
         """Both (B, H, W): probability of the foreground in [0, 1]; target 1 = foreground, 0 = not."""
-        batch = len(target)
-        thresholds = torch.arange(1, NUM_THRESHOLDS + 1, device=probability.device) / (NUM_THRESHOLDS + 1)
+        batch, bins = len(target), NUM_THRESHOLDS + 1
         # One histogram per image and class over the number of thresholds that a pixel reaches, 0..K ...
-        reached = torch.bucketize(probability.float().contiguous(), thresholds, right=True)
-        cells = torch.arange(batch, device=target.device)[:, None, None] * 2 + (target == 1)
+        reached = thresholds_reached(probability.float())
         valid = target != IGNORE
-        bins = (cells * (NUM_THRESHOLDS + 1) + reached)[valid]
-        histogram = torch.bincount(bins, minlength=batch * 2 * (NUM_THRESHOLDS + 1))
+        cells = torch.arange(0, 2 * batch * bins, 2 * bins, device=target.device, dtype=torch.int32)[:, None, None]
+        cells = (cells + (target == 1).int() * bins).add_(reached).masked_fill_(~valid, 2 * batch * bins)
+        histogram = torch.bincount(cells.flatten(), minlength=2 * batch * bins + 1)[:-1]
         # ... summed from above: how many pixels reach each threshold.
-        reaching = histogram.view(batch, 2, NUM_THRESHOLDS + 1).flip(-1).cumsum(-1).flip(-1)  # (B, 2, K + 1)
+        reaching = histogram.view(batch, 2, bins).flip(-1).cumsum(-1).flip(-1)  # (B, 2, K + 1)
         true_positives = reaching[:, 1, 1:]
         predicted = reaching[:, :, 1:].sum(1)
         foreground = reaching[:, 1, :1].expand_as(predicted)
@@ -62,3 +61,15 @@ class MaxF(Metric):
         f = (1 + BETA_SQUARED) * self.true_positives.double() / weighted.clamp(min=BETA_SQUARED)
         iou = from_exact(self.iou) / self.images.clamp(min=1)
         return {"max_f": 100 * f.max(), "miou": 100 * iou.max()}
+
+
+def thresholds_reached(probability: torch.Tensor) -> torch.Tensor:
+    """int32, of the shape of `probability` (float32): how many of the thresholds k / 20 each value reaches.
+
+    Multiplied by 20 and rounded down, a value is off by at most one; comparing it with its two thresholds settles it.
+    """
+    scale = NUM_THRESHOLDS + 1
+    reached = (probability * scale).nan_to_num_(0).floor_()
+    reached += probability >= (reached + 1) / scale
+    reached -= (probability < reached / scale).float()
+    return reached.clamp_(0, NUM_THRESHOLDS).int()

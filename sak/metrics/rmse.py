@@ -27,8 +27,8 @@ class DepthRMSE(Metric):
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         """Both (B, 1, H, W), metres."""
         valid = (target > 0) & (target < MAX_DEPTH)
-        errors = (prediction.float().clamp(min=0) - target)[valid]
-        self.squares += exact_sum(errors.double().square()).to(self.squares.device)
+        errors = (prediction.float().clamp(min=0) - target).masked_fill_(~valid, 0)
+        self.squares += exact_sum(errors.double().square_()).to(self.squares.device)
         self.pixels += valid.sum().to(self.pixels.device)
 
     def compute(self) -> torch.Tensor:
