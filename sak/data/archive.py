@@ -22,7 +22,7 @@ class Archive(Dataset):
     Items: {"image": float32 (3, H, W) in [0, 1], "<task>": label, "name": str, "size": (h, w)}. Labels are int64 (H, W)
     for semseg, human_parts and saliency, float32 (1, H, W) for edge and depth (metres), float32 (3, H, W) for normals;
     255 = ignore in every one. The image is centred on the canvas (`transforms.margins`), "size" is its own.
-    Where "edge" is a task, unaugmented items of "val" also hold "boundaries": uint8 (1, H, W), 1 on the boundaries that
+    Where "edge" is a task, unaugmented items also hold "boundaries": uint8 (1, H, W), 1 on the boundaries that
     the evaluation matches, 255 on the padding.
 
     Args:
@@ -156,7 +156,7 @@ class Archive(Dataset):
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])
             return transforms.for_training(sample, rng, self.image_size)
-        if self.split == "val" and "edge" in self.tasks:
+        if "edge" in self.tasks:
             sample["boundaries"] = self.read_boundaries(*self._files["edge"][index])
         sample = transforms.fit(sample, self.image_size)
         if "boundaries" in sample:  # drawn after the labels were fitted: a drawn line would not survive shrinking

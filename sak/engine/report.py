@@ -1,37 +1,44 @@
-"""The results of a run as tables for people."""
+"""Results as tables for people."""
 
 from collections.abc import Mapping
 
 from sak.engine.evaluate import Metrics
+from sak.metrics.delta_m import HEADLINE
 from sak.tasks import HIGHER, Task
 
-HEADER = ("task", "metric", "student", "best constant", "unit", "better is")
+Table = list[tuple[str, ...]]  # the header and a row per task and metric
 
 
-def rows(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> list[tuple[str, ...]]:
-    """One row per task and metric, as HEADER says."""
-    return [
-        (
-            name,
-            measure,
-            f"{metrics[name][measure]:.2f}",
-            f"{constants[name][measure]:.2f}",
-            task.units,
-            "higher" if direction == HIGHER else "lower",
-        )
-        for name, task in tasks.items()
-        for measure, direction in task.measures.items()
-    ]
+def table(tasks: Mapping[str, Task], columns: Mapping[str, Metrics], gains: Mapping[str, float] | None = None) -> Table:
+    """
+    Args:
+        columns: {title: metrics}; a metric that one lacks is shown as "-".
+        gains: {task: percent} of the headline metrics, as a further column.
+    """
+    rows = [("task", "metric", *columns, *(["gain %"] if gains else []), "unit", "better is")]
+    for name, task in tasks.items():
+        for measure, direction in task.measures.items():
+            values = [_number(column.get(name, {}).get(measure), task.units) for column in columns.values()]
+            if gains:
+                values.append(f"{gains[name]:+.2f}" if measure == HEADLINE[name][0] else "")
+            rows.append((name, measure, *values, task.units, "higher" if direction == HIGHER else "lower"))
+    return rows
 
 
-def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
-    """An aligned table."""
-    table = [HEADER, *rows(tasks, metrics, constants)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEADER))]
+def _number(value: float | None, units: str) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if units == "metres" else f"{value:.2f}"
+
+
+def aligned(rows: Table) -> str:
+    """For the console."""
+    columns = range(len(rows[0]))
+    widths = [max(len(row[column]) for row in rows) for column in columns]
     lines = []
-    for row in table:
+    for row in rows:
         cells = [
-            cell.rjust(width) if column in (2, 3) else cell.ljust(width)
+            cell.rjust(width) if 2 <= column < len(row) - 2 else cell.ljust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
@@ -39,14 +46,24 @@ def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> 
     return "\n".join(lines)
 
 
+def piped(rows: Table) -> list[str]:
+    """For Markdown, line by line."""
+    header, *body = rows
+    rule = ["---:" if 2 <= column < len(header) - 2 else "---" for column in range(len(header))]
+    return [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|", *(f"| {' | '.join(row)} |" for row in body)]
+
+
+def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
+    """What a finished run prints."""
+    return aligned(table(tasks, {"student": metrics, "best constant": constants}))
+
+
 def markdown(name: str, tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
-    """``results.md``: the table and what its columns mean."""
+    """``results.md`` of a run: the table and what its columns mean."""
     lines = [
         f"# Results of {name}",
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|---|---|---:|---:|---|---|",
-        *("| " + " | ".join(row) + " |" for row in rows(tasks, metrics, constants)),
+        *piped(table(tasks, {"student": metrics, "best constant": constants})),
         "",
         "*best constant*: the best that one and the same prediction for every pixel of every image reaches on the",
         "validation set; what lies beyond it was learnt. `edge` is judged under the protocol `sak`.",

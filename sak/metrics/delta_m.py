@@ -17,27 +17,38 @@ HEADLINE = {
 Results = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}, as in metrics.json
 
 
-def delta_m(results: Results, baseline: Results) -> float:
-    """Percent: mean over the tasks of `results` of (M - M_baseline) / M_baseline, negated where less is better.
-
-    Only numbers against the same baseline can be compared: name it beside them.
+def gains(results: Results, baseline: Results) -> dict[str, float]:
+    """{task: percent}: (M - M_baseline) / M_baseline of each task of `results`, negated where less is better.
 
     Raises:
         UserError: if a task is unknown, or its headline metric is missing, or 0 in the baseline.
     """
-    if not results:
-        raise UserError("There are no results to compare with the baseline: evaluate at least one task.")
-    gains = []
+    relative = {}
     for task in results:
         if task not in HEADLINE:
             raise UserError(f"There is no headline metric for the task {task!r}: known are {', '.join(HEADLINE)}.")
         metric, higher_is_better = HEADLINE[task]
-        for title, table in (("results", results), ("baseline", baseline)):
-            if metric not in table.get(task, {}):
-                raise UserError(f"The {title} lack {task}.{metric}, which the relative gain of {task} needs.")
+        if metric not in results[task]:
+            raise UserError(f"The results lack {task}.{metric}, which the relative gain of {task} needs.")
+        if metric not in baseline.get(task, {}):
+            raise UserError(f"The baseline lacks {task}.{metric}, which the relative gain of {task} needs.")
         reference = baseline[task][metric]
         if reference == 0:
             raise UserError(f"The baseline's {task}.{metric} is 0, so no relative gain exists: check the baseline.")
-        gain = (results[task][metric] - reference) / reference
-        gains.append(gain if higher_is_better else -gain)
-    return 100 * sum(gains) / len(gains)
+        gain = 100 * (results[task][metric] - reference) / reference
+        relative[task] = gain if higher_is_better else -gain
+    return relative
+
+
+def delta_m(results: Results, baseline: Results) -> float:
+    """Percent: the mean of `gains` over the tasks of `results`.
+
+    Only numbers against the same baseline can be compared: name it beside them.
+
+    Raises:
+        UserError: as `gains`, or if there are no results.
+    """
+    if not results:
+        raise UserError("There are no results to compare with the baseline: evaluate at least one task.")
+    relative = gains(results, baseline)
+    return sum(relative.values()) / len(relative)

@@ -83,8 +83,9 @@ def test_boundaries_stay_whole_when_the_image_is_shrunk():
     assert int(half.sum()) == pytest.approx(int(full.sum()) / 2, rel=0.15)
 
 
-def test_only_unaugmented_validation_has_boundaries():
-    assert "boundaries" not in PascalContext(ROOT, "train", image_size=(96, 96))[0]
+def test_only_unaugmented_images_have_boundaries():
+    assert "boundaries" in PascalContext(ROOT, "train", image_size=(96, 96))[0]
+    assert "boundaries" not in PascalContext(ROOT, "train", image_size=(96, 96), augment=True)[0]
     assert "boundaries" not in PascalContext(ROOT, "val", image_size=(96, 96), augment=True)[0]
     assert "boundaries" not in PascalContext(ROOT, "val", ["semseg"], image_size=(96, 96))[0]
 

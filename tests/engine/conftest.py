@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sak import config
+from sak.engine.train import train
+
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "pascal_format" / "PASCALContext"
 TINY = """
 name: tiny
@@ -53,3 +56,11 @@ def tiny(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY.format(output=tmp_path / "runs", root=ARCHIVE))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The directory of the tiny experiment's finished run; for tests that only read it, or copy it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY.format(output=folder / "runs", root=ARCHIVE))
+    return train(config.load(folder / "tiny.yaml")).path

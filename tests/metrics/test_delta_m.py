@@ -36,7 +36,7 @@ def test_other_metrics_and_further_baselines_do_not_count():
         ({}, {}, "no results"),
         ({"flow": {"epe": 1.0}}, {"flow": {"epe": 1.0}}, "'flow'.*known are semseg"),
         ({"edge": {"ap": 1.0}}, {"edge": {"ods_f": 1.0}}, r"results lack edge\.ods_f"),
-        ({"edge": {"ods_f": 1.0}}, {}, r"baseline lack edge\.ods_f"),
+        ({"edge": {"ods_f": 1.0}}, {}, r"baseline lacks edge\.ods_f"),
         ({"edge": {"ods_f": 1.0}}, {"edge": {"ods_f": 0.0}}, r"edge\.ods_f is 0"),
     ],
 )

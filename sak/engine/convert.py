@@ -1,0 +1,35 @@
+"""From published checkpoints to bundles."""
+
+import os
+from pathlib import Path
+
+from sak import data
+from sak.engine.bundle import save_bundle
+from sak.errors import UserError
+from sak.official import load_official
+from sak.student import Student
+
+
+def convert_official(
+    checkpoint: str | os.PathLike,
+    output: str | os.PathLike,
+    dataset: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    num_heads: int | None = None,
+    keep_aligners: bool = True,
+) -> Student:
+    """Write the student of a published checkpoint as a bundle, and return it; arguments as of ``load_official``.
+
+    Raises:
+        UserError: the checkpoint does not fit, or `output` exists or cannot be written.
+    """
+    output = Path(output)
+    if output.exists():
+        raise UserError(f"{output} exists already: choose another place for the bundle, or remove it")
+    student = load_official(checkpoint, image_size, dataset and data.benchmark(dataset), num_heads)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        save_bundle(student, output, keep_aligners)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}): choose another place") from None
+    return student

@@ -1,0 +1,120 @@
+"""Judge a trained student on a benchmark and write down the results."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+
+from sak import data, tasks
+from sak.engine import report
+from sak.engine.baselines import Baseline
+from sak.engine.evaluate import Metrics, evaluate
+from sak.engine.maps import MapWriter
+from sak.engine.target import Target
+from sak.errors import UserError
+from sak.files import write_json, write_text
+from sak.metrics.delta_m import delta_m, gains
+from sak.tasks import Task
+from sak.tasks.edge import Edge
+
+
+def judge(
+    target: Target,
+    output: Path,
+    split: str = "val",
+    baseline: Baseline | None = None,
+    boundaries: Literal["sak", "invpt"] = "sak",
+    save_maps: bool = False,
+    overwrite: bool = False,
+) -> Metrics:
+    """Evaluate, print a table, write ``metrics.json`` and ``results.md`` to `output`, the maps to ``output/<task>``.
+
+    Under ``torchrun`` or ``accelerate launch`` the processes share the work; the result is the same to the bit.
+
+    Args:
+        boundaries: the protocol that ``edge`` is judged under.
+        overwrite: replace the results that `output` holds already.
+
+    Raises:
+        UserError: the data cannot be read, or the baseline be compared with, or the output be written.
+        FloatingPointError: a prediction is not finite.
+    """
+    benchmark = data.benchmark(target.data.dataset)
+    chosen = {
+        name: Edge(benchmark, boundaries) if name == "edge" else tasks.build(name, benchmark)
+        for name in target.data.tasks
+    }
+    if baseline:
+        baseline.check(chosen, boundaries)
+    _open_output(output, overwrite)
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
+        mixed_precision=target.precision,
+    )
+    maps = MapWriter(output, chosen) if save_maps else None
+    with accelerator.main_process_first():
+        if not Path(target.data.root).exists():
+            data.prepare(target.data)
+        if maps and accelerator.is_main_process:
+            maps.start()
+    images = data.build(target.data, split)
+    metrics = evaluate(
+        target.student.to(accelerator.device),
+        chosen,
+        images,
+        target.batch_size,
+        target.data.workers,
+        accelerator,
+        keep=maps,
+    ).metrics
+    accelerator.wait_for_everyone()  # all maps are written
+    if accelerator.is_main_process:
+        if maps:
+            maps.finish()
+        what = (
+            f"{target.name}: {len(images)} {split} images of {target.data.dataset}, "
+            f"{target.data.image_size[0]}x{target.data.image_size[1]}"
+        )
+        table = _table(chosen, metrics, baseline)
+        notes = _notes(chosen, metrics, baseline, boundaries)
+        text = [f"# Results of {target.name}", "", what + ".", "", *report.piped(table), "", *notes]
+        write_text(output / "results.md", "\n".join(text) + "\n")
+        write_json(output / "metrics.json", metrics)
+        print("\n".join([what, "", report.aligned(table), "", *notes, f"written to {output}"]))
+    accelerator.end_training()
+    return metrics
+
+
+def _open_output(output: Path, overwrite: bool) -> None:
+    if (output / "metrics.json").exists() and not overwrite:
+        raise UserError(f"{output} holds results already: choose another --output, or replace them with --overwrite")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output} cannot be created ({error.strerror}): choose another --output") from None
+    if not os.access(output, os.W_OK):
+        raise UserError(f"{output} is not writable: choose another --output")
+
+
+def _table(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None) -> report.Table:
+    if baseline is None:
+        return report.table(chosen, {"student": metrics})
+    return report.table(chosen, {"student": metrics, "baseline": baseline.metrics}, gains(metrics, baseline.metrics))
+
+
+def _notes(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None, boundaries: str) -> list[str]:
+    """What the figures are relative to."""
+    notes = []
+    if "edge" in chosen:
+        notes.append(
+            f"edge: protocol {boundaries}, exact matching (ods_f is 0.03 to 0.12 points higher than by the reference "
+            "matcher)"
+        )
+    if baseline:
+        gain = delta_m(metrics, baseline.metrics)
+        notes += [f"Δm: {gain:+.2f} % against {baseline.name} ({baseline.source})"]
+    else:
+        notes.append("Δm: none without a single-task baseline to measure it against (--baseline)")
+    return notes

@@ -1,0 +1,48 @@
+"""Predictions as files, one per task and image, for others' tools to judge."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from sak.data.transforms import margins
+from sak.tasks import Task
+
+
+class MapWriter:
+    """Writes ``<directory>/<task>/<image>.png``, depth as ``.npy``, without the padding; see ``Task.to_file``.
+
+    All processes write beside, and `finish`, in one of them, shows a task's maps when there is one for every image.
+    """
+
+    def __init__(self, directory: Path, tasks: Mapping[str, Task]):
+        self.directory, self.tasks = directory, tasks
+        self.beside = directory / ".maps.partial"
+
+    def start(self) -> None:
+        shutil.rmtree(self.beside, ignore_errors=True)
+        for name in self.tasks:
+            (self.beside / name).mkdir(parents=True)
+
+    def __call__(self, name: str, predictions: Tensor, batch: Mapping) -> None:
+        """One task's predictions of a batch, as ``evaluate`` hands them over."""
+        canvas = tuple(batch["image"].shape[-2:])
+        sizes = zip(*(side.tolist() for side in batch["size"]), strict=True)
+        for image, (height, width), prediction in zip(batch["name"], sizes, predictions.cpu().numpy(), strict=True):
+            top, left = margins((height, width), canvas)
+            cropped = prediction[..., top : top + height, left : left + width]
+            array, path = self.tasks[name].to_file(cropped), self.beside / name / image
+            if array.dtype == np.uint8:
+                Image.fromarray(array).save(f"{path}.png", compress_level=1)
+            else:
+                np.save(f"{path}.npy", array)
+
+    def finish(self) -> None:
+        for name in self.tasks:
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+            os.replace(self.beside / name, self.directory / name)
+        self.beside.rmdir()

@@ -1,0 +1,132 @@
+"""What can be evaluated: a run, a bundle, or a checkpoint of the published code; and on which data."""
+
+import contextlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from sak import config as configuration
+from sak import data, tasks
+from sak.config import DataConfig
+from sak.errors import UserError
+from sak.official import load_official
+from sak.student import Student
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass
+class Target:
+    """
+    Attributes:
+        name: as it was given.
+        student: with at least one head.
+        data: where the images are, their size, and the student's tasks.
+        batch_size: images per forward pass.
+        precision: of the forward pass, ``no`` (float32), ``bf16`` or ``fp16``.
+    """
+
+    name: str
+    student: Student
+    data: DataConfig
+    batch_size: int = 8
+    precision: str = "no"
+
+
+def open_target(
+    target: str,
+    dataset: str | None = None,
+    root: str | None = None,
+    image_size: tuple[int, int] | None = None,
+    num_heads: int | None = None,
+) -> Target:
+    """Load a student, and find out what it is to be judged on.
+
+    Args:
+        target: a run directory; a bundle, or its id on the hub; or a checkpoint file of the published SAK code.
+        dataset: unless given, that of the run, or the one whose tasks and channels the student has.
+        root: of the data set; unless given, that of the run.
+        image_size: (H, W); unless given, that of training.
+        num_heads: of a checkpoint's stem, see ``load_official``.
+
+    Raises:
+        UserError: there is nothing to judge at `target`, it does not fit the arguments, or more must be said.
+    """
+    path = Path(target)
+    if (path / "config.yaml").is_file():
+        found = _run(path, dataset, root)
+    else:
+        benchmark = dataset and data.benchmark(dataset)
+        if (path / "config.json").is_file() or (not path.exists() and HUB_ID.fullmatch(target)):
+            student = _bundle(target)
+        elif path.is_file():
+            student = load_official(path, image_size, benchmark, num_heads)
+        else:
+            raise UserError(
+                f"{target} is no run directory (with config.yaml), no bundle (with config.json), and no checkpoint file"
+            )
+        found = Target(target, student, DataConfig(dataset=dataset, root=root))
+    student = found.student
+    if not student.channels:
+        raise UserError(f"{target} has no task heads (it was distilled only), so that there is nothing to judge")
+    found.data.dataset = _fitting(target, student, found.data.dataset)
+    if not found.data.root:
+        raise UserError(f"say where {found.data.dataset} lies: --data ROOT")
+    found.data.tasks = list(student.channels)
+    found.data.image_size = list(image_size or student.image_size)
+    try:
+        student.stem.grid(*found.data.image_size)
+    except ValueError as error:
+        raise UserError(f"{target}: {error}") from None
+    return found
+
+
+def _run(path: Path, dataset: str | None, root: str | None) -> Target:
+    config = configuration.load(path / "config.yaml")
+    if not (path / "student" / "config.json").is_file():
+        raise UserError(
+            f"{path} is unfinished: it has no student/ yet; the command that started it goes on where it stopped"
+        )
+    if dataset not in (None, config.data.dataset) and root is None:
+        raise UserError(f"{path} was trained on {config.data.dataset}: say where {dataset} lies with --data ROOT")
+    found = DataConfig(
+        dataset=dataset or config.data.dataset,
+        root=root or config.data.root,
+        workers=config.data.workers,
+        renderer=config.data.renderer,
+    )
+    return Target(
+        str(path), _bundle(str(path / "student")), found, config.stages.multitask.batch_size, config.precision
+    )
+
+
+def _bundle(source: str) -> Student:
+    try:
+        with contextlib.redirect_stdout(None):  # the hub's client announces what it does
+            return Student.from_pretrained(source).eval()
+    except Exception as error:  # torch, safetensors, json and the hub's client have their own errors
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        elsewhere = "" if Path(source).exists() else "does not exist here, and from the hub "
+        raise UserError(f"{source} {elsewhere}cannot be read as a bundle ({reason})") from error
+
+
+def _fitting(target: str, student: Student, dataset: str | None) -> str:
+    """The data set that was asked for, or the only one that fits."""
+    has = ", ".join(f"{task}: {count}" for task, count in student.channels.items())
+    benchmarks = tasks.benchmarks(student.channels)
+    if dataset is None:
+        if len(benchmarks) == 1:
+            return benchmarks[0]
+        which = f"fit {' and '.join(benchmarks)} alike" if benchmarks else "fit no known data set"
+        raise UserError(f"the tasks and channels of {target} ({has}) {which}: name the data set with --dataset")
+    if data.benchmark(dataset) not in benchmarks:
+        raise UserError(f"the tasks and channels of {target} ({has}) are not those of {dataset}")
+    return dataset
+
+
+def default_output(target: str) -> Path:
+    """Where the results of a target go unless told: into its run, else to ``evaluation/<its name>``."""
+    path = Path(target)
+    if (path / "config.yaml").is_file():
+        return path / "evaluation"
+    return Path("evaluation") / (path.resolve().stem if path.exists() else target.replace("/", "_"))

@@ -1,0 +1,61 @@
+"""Judge a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines."""
+
+import argparse
+from pathlib import Path
+
+from sak.cli import run
+
+EXAMPLE = """example:
+  python tools/evaluate.py runs/sak_pascal_mini
+  python tools/evaluate.py student/ --data /data/PASCALContext --baseline single_task_pascal_vitb --save-maps
+  torchrun --nproc_per_node 4 tools/evaluate.py checkpoint.pth --data /data/NYUDv2 --output results/nyud
+
+The results are written to OUTPUT/metrics.json and OUTPUT/results.md, with --save-maps the predictions to
+OUTPUT/<task>/. See docs/evaluation.md."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("target", help="a run directory, a bundle or its hub id, or a published SAK checkpoint")
+    parser.add_argument("--data", metavar="ROOT", help="the data set's folder; default: that of the run")
+    parser.add_argument("--dataset", metavar="NAME", help="default: that of the run, or that of the student's tasks")
+    parser.add_argument("--split", default="val", choices=["train", "val"])
+    parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="default: that of training")
+    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads of a checkpoint; default: width/64")
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        metavar="NAME|FILE|RUN",
+        help="single-task figures for Δm; repeat it where each holds some of the tasks",
+    )
+    parser.add_argument("--boundaries", default="sak", choices=["sak", "invpt"], help="protocol of edge; default: sak")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/evaluation, or evaluation/TARGET")
+    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
+    parser.add_argument("--save-maps", action="store_true", help="write the predictions as files")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="default: that of the run, or 8")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images, and as many that match")
+    options = parser.parse_args(arguments)
+    for name in ("batch_size", "num_heads"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if options.workers is not None and options.workers < 0:
+        parser.error("--workers must be at least 0")
+
+    from sak.engine import baselines  # after the command line's own mistakes: these load torch
+    from sak.engine.judge import judge
+    from sak.engine.target import default_output, open_target
+
+    baseline = baselines.load(options.baseline) if options.baseline else None
+    target = open_target(options.target, options.dataset, options.data, options.image_size, options.num_heads)
+    if options.batch_size is not None:
+        target.batch_size = options.batch_size
+    if options.workers is not None:
+        target.data.workers = options.workers
+    output = options.output or default_output(options.target)
+    judge(target, output, options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
+
+
+if __name__ == "__main__":
+    run(main)
