@@ -10,6 +10,7 @@ PARADIGMS = {
     "dinov2": "self-distillation of images and masked patches, as DINOv2 does",
     "clip": "contrast of images with captions, as CLIP does",
     "sam": "masks from a point, as SAM does",
+    "vit": "labels of the things in the picture, as ImageNet's classifiers are",
 }
 
 

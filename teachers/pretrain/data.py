@@ -17,6 +17,7 @@ from torch import Tensor
 from sak.data.reading import read_image, read_map, read_matlab
 from sak.errors import UserError
 
+CONTEXT_CLASSES = 459
 LUMA = torch.tensor([0.299, 0.587, 0.114])
 
 
@@ -30,6 +31,7 @@ class Scenes:
         semseg: (N,H,W) uint8, 0 background, 1-20, 255 ignored.
         salient: (N,H,W) bool.
         regions: (N,H,W) uint8: 1.. for instances of things, then one number for each class of stuff around them.
+        things: (N,460) bool: which of PASCAL-Context's classes have things that cover at least 1% of the scene.
     """
 
     images: Tensor
@@ -37,6 +39,7 @@ class Scenes:
     semseg: Tensor
     salient: Tensor
     regions: Tensor
+    things: Tensor
 
     def __len__(self) -> int:
         return len(self.images)
@@ -69,16 +72,15 @@ def load(root: str | Path, split: str) -> Scenes:
         paths = [[root / folder / f"{name}.png" for folder in folders] for name in ids]
         return [read_map(next(filter(Path.is_file, places), places[0])) for places in paths]
 
-    regions = [
-        _regions(instances, read_matlab(root / "pascal-context" / "trainval" / f"{name}.mat", "LabelMap"))
-        for name, instances in zip(ids, maps("SegmentationObject"), strict=True)
-    ]
+    instances = maps("SegmentationObject")
+    labels = [read_matlab(root / "pascal-context" / "trainval" / f"{name}.mat", "LabelMap") for name in ids]
     return Scenes(
         images=torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy()),
         captions=[captions[name] for name in ids],
         semseg=torch.from_numpy(np.stack(maps("semseg/VOC12", "semseg/pascal-context"))),
         salient=torch.from_numpy(np.stack(maps("sal_distill")) > 127.5),
-        regions=torch.from_numpy(np.stack(regions)),
+        regions=torch.from_numpy(np.stack(list(map(_regions, instances, labels)))),
+        things=torch.from_numpy(np.stack(list(map(_things, instances, labels)))),
     )
 
 
@@ -90,6 +92,7 @@ def join(parts: Sequence[Scenes]) -> Scenes:
         semseg=torch.cat([part.semseg for part in parts]),
         salient=torch.cat([part.salient for part in parts]),
         regions=torch.cat([part.regions for part in parts]),
+        things=torch.cat([part.things for part in parts]),
     )
 
 
@@ -103,6 +106,12 @@ def _regions(instances: np.ndarray, label_map: np.ndarray) -> np.ndarray:
     """Instances keep their numbers; what is not an instance is numbered on by its class in the label map."""
     stuff = np.unique(label_map, return_inverse=True)[1].reshape(label_map.shape)
     return np.where(instances > 0, instances, instances.max() + 1 + stuff).astype(np.uint8)
+
+
+def _things(instances: np.ndarray, label_map: np.ndarray, share: float = 0.01) -> np.ndarray:
+    """(460,) bool: the classes whose instances together cover at least this share of the scene."""
+    counts = np.bincount(label_map[instances > 0], minlength=CONTEXT_CLASSES + 1)
+    return counts >= share * label_map.size
 
 
 def boxes(count: int, scale: tuple[float, float], generator: torch.Generator) -> Tensor:

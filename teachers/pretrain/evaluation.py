@@ -15,11 +15,13 @@ from skimage.segmentation import flood
 from torch import Tensor
 
 import teachers
+from sak.data.mini.classes import CONTEXT_ID
 from teachers.pretrain import data
 from teachers.pretrain.contrastive import Contrastive
 from teachers.pretrain.figure import COLUMNS, bars, page
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 from teachers.pretrain.promptable import Promptable, iou, sample_prompts
+from teachers.pretrain.supervised import Supervised
 
 CLASSES = 21  # background and PASCAL VOC's 20
 SEED = 2024
@@ -98,6 +100,41 @@ def contrastive(objective: Contrastive, val: data.Scenes) -> Evaluation:
     notes = (
         f"{len(val)} scenes with {len(set(val.captions))} different captions. In the figure green captions are the "
         "scene's own, red ones another scene's. The text tower is not part of the weights file."
+    )
+    return Evaluation(rows, "chance", notes, figure)
+
+
+def supervised(objective: Supervised, val: data.Scenes) -> Evaluation:
+    """Average precision of each class over the held-out scenes, and whether the classes ranked first are there."""
+    scores, truths = objective.scores(val), val.things[:, objective.classes]
+    shown = truths.any(dim=0)
+    precision = _average_precision(scores[:, shown], truths[:, shown])
+    common = truths.float().mean(dim=0)
+    ranked = truths.gather(1, scores.argsort(dim=1, descending=True))
+    rows = [("average precision, mean over classes", precision.mean().item(), common[shown].mean().item())]
+    for k in (1, 3):
+        most = common.topk(min(k, len(common))).values.mean().item()
+        rows.append(
+            (f"right among the first {k}" if k > 1 else "first is right", ranked[:, :k].float().mean().item(), most)
+        )
+    rows = [(measure, 100 * ours, 100 * theirs) for measure, ours, theirs in rows]
+    figure, axes, pictures = page("Supervised classification: the things in held-out scenes")
+    bars(axes, rows, "chance")
+    names = {number: name for name, number in CONTEXT_ID.items()}
+    for scene, (above, below) in enumerate(pictures[: len(val)]):
+        above.imshow(val.images[scene].permute(1, 2, 0).numpy())
+        for place, column in enumerate(scores[scene].topk(min(4, scores.shape[1])).indices.tolist()):
+            number = int(objective.classes[column])
+            colour = "#1b7837" if truths[scene, column] else "#b2182b"
+            text = {"ha": "center", "va": "top", "fontsize": 7, "color": colour, "transform": below.transAxes}
+            below.text(0.5, 0.97 - 0.2 * place, names.get(number, f"class {number}"), **text)
+    pictures[0][0].set_ylabel("scene")
+    pictures[0][1].set_ylabel("first classes")
+    notes = (
+        f"{int(shown.sum())} classes of things that cover at least 1% of some scene; a scene has "
+        f"{truths.sum(dim=1).float().mean():.1f} of them. Chance: ranking at random, and always answering the most "
+        "frequent classes. In the figure the classes with the highest scores, green where the scene has them. The "
+        "classifier is not part of the weights file."
     )
     return Evaluation(rows, "chance", notes, figure)
 
@@ -200,6 +237,13 @@ def _linear_probe(seen: Tensor, labels: Tensor, held: Tensor) -> Tensor:
 
     optimizer.step(closure)
     return F.linear(held, weight, bias).argmax(1)
+
+
+def _average_precision(scores: Tensor, truths: Tensor) -> Tensor:
+    """(C,): of each class (N,C), the mean over its scenes of the precision at their rank."""
+    ranked = truths.gather(0, scores.argsort(dim=0, descending=True)).float()
+    precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1).unsqueeze(1)
+    return (precision * ranked).sum(0) / ranked.sum(0)
 
 
 def _accuracy(predictions: Tensor, labels: Tensor) -> float:

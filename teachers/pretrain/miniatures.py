@@ -43,4 +43,12 @@ MINIATURES = {
             "out_chans": 64,
         },
     ),
+    # no member of the committee: the plain supervised network that the members are compared with
+    "vit": TeacherSpec(
+        family="timm",
+        model="vit_tiny_patch16_384",
+        weights="teachers/mini/vit.safetensors",
+        levels=LEVELS,
+        options={"img_size": IMAGE_SIZE, "patch_size": 8, "embed_dim": 128, "depth": 8, "num_heads": 4},
+    ),
 }

@@ -16,6 +16,7 @@ from teachers.pretrain.contrastive import Contrastive
 from teachers.pretrain.loop import fit
 from teachers.pretrain.promptable import Promptable
 from teachers.pretrain.self_distillation import SelfDistillation
+from teachers.pretrain.supervised import Supervised
 
 
 @dataclasses.dataclass
@@ -30,6 +31,7 @@ RECIPES = {
     "dinov2": Recipe(SelfDistillation, steps=800, batch_size=32, learning_rate=1e-3),
     "clip": Recipe(Contrastive, steps=600, batch_size=128, learning_rate=1e-3),
     "sam": Recipe(Promptable, steps=1500, batch_size=32, learning_rate=1e-3),
+    "vit": Recipe(Supervised, steps=1200, batch_size=64, learning_rate=1e-3),
 }
 
 
@@ -83,8 +85,10 @@ def pretrain(
         measured = evaluation.self_distillation(str(weights), train, val)
     elif name == "clip":
         measured = evaluation.contrastive(objective, val)
-    else:
+    elif name == "sam":
         measured = evaluation.promptable(objective, train, val)
+    else:
+        measured = evaluation.supervised(objective, val)
     made = {
         "weights": f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M values in half precision",
         "training data": f"{len(objective.scenes)} rendered scenes",

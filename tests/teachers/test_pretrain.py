@@ -11,7 +11,7 @@ from torch import nn
 
 import teachers
 from sak.errors import UserError
-from teachers.pretrain import data, promptable
+from teachers.pretrain import data, evaluation, promptable
 from teachers.pretrain.loop import fit
 from teachers.pretrain.miniatures import MINIATURES
 from teachers.pretrain.run import pretrain
@@ -55,6 +55,7 @@ def test_load_reads_what_the_archive_holds(archive):
     assert train.main_class().tolist() == [1, 2, 1, 2, 1]
     assert train.regions[0].unique().tolist() == [1, 2 + 1]  # the instance, then the ground's place among the labels
     assert (train.regions[0] == 1).equal(train.salient[0])
+    assert [scene.nonzero().flatten().tolist() for scene in train.things] == [[1], [2], [1], [2], [1]]
     # RGB: the square's green is 90 times its class, brighter in the second scene
     green = [train.images[scene, 1][train.salient[scene]].float().mean() for scene in (0, 1)]
     assert green[1] - green[0] == pytest.approx(90, abs=8)
@@ -116,6 +117,13 @@ def test_prompts_of_many_images_at_once_equal_one_image_at_a_time(archive):
         masks = nn.functional.interpolate(masks, size=(96, 96), mode="bilinear")
         torch.testing.assert_close(together[number], masks[0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(together_iou[number], ious[0], rtol=1e-4, atol=1e-5)
+
+
+def test_average_precision_by_hand():
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.6, 0.4]])
+    truths = torch.tensor([[True, True], [False, False], [True, False], [False, False]])
+    precision = evaluation._average_precision(scores, truths)
+    torch.testing.assert_close(precision, torch.tensor([(1 + 2 / 3) / 2, 1 / 4]))
 
 
 class Line(nn.Module):
