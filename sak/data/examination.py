@@ -1,0 +1,213 @@
+"""One labelled image, read and measured file by file: what its files say, and what is wrong with them.
+
+Whatever can be seen in one image is decided here; `sak.data.inspection` adds up the images of an archive.
+Legend: H, W image.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from sak.data.archive import Archive
+from sak.data.reading import DamagedFile, OutOfRange, naming, read_image, read_map
+from sak.data.transforms import IGNORE
+from sak.errors import UserError
+from sak.metrics.rmse import MAX_DEPTH
+
+ROUNDING = 3**0.5 / 255  # how far 8 bits a component can move the length of a unit vector
+NO_UNIT = 0.05  # a vector whose length is farther than this from 1 is none of unit length
+CONTEXT_CLASSES = 459  # of PASCAL-Context's LabelMap
+
+
+class Problem(NamedTuple):
+    """
+    Attributes:
+        kind: a key of `sak.data.inspection.REMEDIES`.
+        subject: the task or split that it is about.
+        detail: what and where, a part of a sentence.
+    """
+
+    kind: str
+    subject: str
+    detail: str
+
+
+@dataclasses.dataclass
+class Findings:
+    """
+    Attributes:
+        sums: counts that can be added over images.
+        values: one number of this image for each key.
+    """
+
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    sums: Counter = dataclasses.field(default_factory=Counter)
+    values: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def examine(kind: type[Archive], canvas: tuple[int, int], files: dict[str, list[Path | None]]) -> Findings:
+    """Read the files of one image and of its labels.
+
+    Args:
+        kind: the archive's class, which reads the labels.
+        canvas: (H, W) of the config; images beyond it are counted.
+        files: {"image" or task: its files}; None stands for one that is missing: the label is left out.
+    """
+    findings = Findings()
+
+    def attempt(subject: str, function: Callable, *arguments):
+        try:
+            return function(*arguments)
+        except UserError as error:
+            name = {DamagedFile: "damaged", OutOfRange: "range"}.get(type(error), "content")
+            findings.problems.append(Problem(name, subject, str(error)))
+            return None
+
+    (path,) = files["image"]
+    size = None if path is None else attempt("image", examine_image, path, canvas, findings)
+    if size is None:
+        return findings
+    for task, paths in files.items():
+        if task == "image" or None in paths:
+            continue
+        label = attempt(task, read_label, kind, task, size, paths)
+        if label is None:
+            continue
+        if label.shape[:2] != size:
+            detail = f"{paths[0]} is {label.shape[:2]} pixels (height, width), its image {size}"
+            findings.problems.append(Problem("size", task, detail))
+            continue
+        CHECKS[task](label, paths, findings)
+    return findings
+
+
+def read_label(kind: type[Archive], task: str, size: tuple[int, int], paths: list[Path]) -> np.ndarray:
+    """The label as training reads it; of edges the map that they are drawn from, of saliency the stored levels."""
+    match task:
+        case "edge":
+            return kind.read_boundaries(*paths)
+        case "saliency":
+            return read_map(*paths)
+    return kind.read(task, size, *paths)
+
+
+def examine_image(path: Path, canvas: tuple[int, int], findings: Findings) -> tuple[int, int]:
+    with naming(path), Image.open(path) as file:
+        findings.sums[f"mode {file.mode}"] += 1
+        if file.mode not in ("RGB", "L"):
+            findings.problems.append(Problem("mode", "image", f"{path} has the mode {file.mode}"))
+    height, width = read_image(path).shape[:2]
+    findings.sums["images"] += 1
+    findings.sums["larger"] += height > canvas[0] or width > canvas[1]
+    findings.values |= {"height": height, "width": width}
+    return height, width
+
+
+def count_ignored(task: str, valid: np.ndarray, findings: Findings) -> None:
+    findings.sums[f"{task} maps"] += 1
+    findings.sums[f"{task} pixels"] += valid.size
+    findings.sums[f"{task} valid"] += int(valid.sum())
+    findings.sums[f"{task} all ignored"] += not valid.any()
+
+
+def examine_classes(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    count_ignored("semseg", label != IGNORE, findings)
+    for value in np.unique(label[label != IGNORE]):
+        findings.sums[f"semseg class {value}"] += 1
+
+
+def examine_parts(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    findings.sums["human_parts maps"] += 1
+    findings.sums["human_parts pixels"] += label.size
+    findings.sums["human_parts on parts"] += int((label > 0).sum())
+    findings.sums["human_parts without"] += not label.any()
+    for value in np.unique(label[label > 0]):
+        findings.sums[f"human_parts part {value}"] += 1
+
+
+def examine_saliency(levels: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    findings.sums["saliency maps"] += 1
+    findings.sums["saliency pixels"] += levels.size
+    findings.sums["saliency salient"] += int((levels > 127.5).sum())
+    findings.sums["saliency without"] += not (levels > 127.5).any()
+    if levels.max() > 255 or 0 < levels.max() <= 1:
+        detail = f"{paths[0]} holds levels up to {levels.max()} where 0..255 are expected"
+        findings.problems.append(Problem("saliency", "saliency", detail))
+
+
+def examine_normals(normals: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    valid = (normals != IGNORE).all(axis=-1)
+    count_ignored("normals", valid, findings)
+    if not valid.any():
+        return
+    vectors = normals[valid]
+    lengths = np.linalg.norm(vectors, axis=-1)
+    off = np.abs(lengths - 1)
+    findings.sums["normals exact"] += int((off <= ROUNDING).sum())
+    findings.sums["normals toward"] += int((vectors[:, 2] > 0).sum())
+    findings.values["normals toward"] = float((vectors[:, 2] > 0).mean())
+    # Where a surface lies in the image says where it tends to point: what is seen on the left faces right, ...
+    height, width = valid.shape
+    for axis, key, first, second in (
+        (0, "normals x", np.s_[:, : width // 3], np.s_[:, -(width // 3) :]),
+        (1, "normals y", np.s_[-(height // 3) :], np.s_[: height // 3]),  # ... and what is below faces up
+    ):
+        if valid[first].any() and valid[second].any():
+            means = [float(normals[part][valid[part]][:, axis].mean()) for part in (first, second)]
+            findings.values[key] = means[0] - means[1]
+    if (off > NO_UNIT).mean() > 0.1:
+        detail = (
+            f"{paths[0]}: {(off > NO_UNIT).mean():.0%} of its vectors are not of unit length, mean {lengths.mean():.2f}"
+        )
+        findings.problems.append(Problem("normals", "normals", detail))
+
+
+def examine_edges(values: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    """Either the label map between whose regions boundaries run (.mat), or the boundaries as drawn, 0 and 255."""
+    if paths[0].suffix == ".mat":
+        if values.ndim != 2 or values.dtype.kind not in "iu" or values.min() < 0 or values.max() > CONTEXT_CLASSES:
+            detail = f"{paths[0]}: LabelMap holds {values.dtype} from {values.min()} to {values.max()}"
+            findings.problems.append(Problem("label map", "edge", detail))
+            return
+        drawn = np.zeros(values.shape, dtype=bool)
+        drawn[:, :-1] |= values[:, :-1] != values[:, 1:]
+        drawn[:-1] |= values[:-1] != values[1:]
+    else:
+        strays = values[(values != 0) & (values != 255)]
+        if strays.size:
+            detail = f"{paths[0]} holds the value {strays.flat[0]}, and {strays.size} pixels that are not 0 or 255"
+            findings.problems.append(Problem("edges", "edge", detail))
+        drawn = values > 0
+    findings.sums["edge maps"] += 1
+    findings.sums["edge pixels"] += drawn.size
+    findings.sums["edge drawn"] += int(drawn.sum())
+    findings.sums["edge without"] += not drawn.any()
+
+
+def examine_depth(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    valid = label != IGNORE
+    count_ignored("depth", valid, findings)
+    depths = label[valid]
+    wrong = ~np.isfinite(depths) | (depths < 0)
+    if wrong.any():
+        detail = f"{paths[0]} holds {depths[wrong][0]}, and {wrong.sum()} pixels that are negative or not finite"
+        findings.problems.append(Problem("depth values", "depth", detail))
+    depths = depths[~wrong]
+    if depths.size:
+        findings.values["depth"] = float(np.median(depths))
+        findings.sums["depth far"] += int((depths >= MAX_DEPTH).sum())
+
+
+CHECKS = {
+    "semseg": examine_classes,
+    "human_parts": examine_parts,
+    "saliency": examine_saliency,
+    "normals": examine_normals,
+    "edge": examine_edges,
+    "depth": examine_depth,
+}

@@ -1,0 +1,120 @@
+"""Everything that an experiment needs, checked before it starts: data, weights, and what it will cost."""
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import try_to_load_from_cache
+from omegaconf import DictConfig, OmegaConf
+
+import teachers
+from sak.config import left_out
+from sak.data.examination import Problem
+from sak.data.images import find_images
+from sak.data.inspection import Inspection, inspect
+from sak.engine.plan import Plan, plan
+from sak.errors import UserError
+from teachers.base import RANDOM
+
+HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+GB = 1e9
+
+
+def diagnose(
+    config: DictConfig, sample: int | None = None, workers: int = 0, progress: bool = True
+) -> tuple[Inspection, Plan | None]:
+    """What is there, what is wrong, and the plan; None where the parts do not fit together. Nothing is written.
+
+    Args:
+        sample: read only so many labelled images; None: all.
+        workers: processes that read them.
+        progress: whether to show a bar.
+
+    Raises:
+        UserError: the data set's name, or one of its tasks, is unknown.
+    """
+    inspection = inspect(config.data, sample, workers, progress)
+    train = inspection.counts.get("train", 0)
+    images = {"distill": train, "multitask": train}
+    if config.stages.distill.images is not None and not left_out(config.stages.distill):
+        images["distill"] = count_images(config.stages.distill.images, inspection)
+    for fact in check_weights(config, inspection.problems):
+        inspection.facts.append(fact)
+    for stage, count in images.items():
+        settings = config.stages[stage]
+        if not left_out(settings) and 0 < count < settings.batch_size:
+            detail = f"stages.{stage}.batch_size is {settings.batch_size}, but there are only {count} images"
+            inspection.problems.append(Problem("config", stage, detail))
+    try:
+        return inspection, plan(config, images)
+    except UserError as error:
+        inspection.problems.append(Problem("config", "student and teachers", str(error)))
+        return inspection, None
+
+
+def count_images(source: str, inspection: Inspection) -> int:
+    try:
+        count = len(find_images(source))
+    except UserError as error:
+        inspection.problems.append(Problem("distillation images", "distill", str(error)))
+        return 0
+    inspection.facts.append(("distill", f"{count:,} unlabelled images in {source}"))
+    return count
+
+
+def check_weights(config: DictConfig, problems: list[Problem]) -> Iterator[tuple[str, str]]:
+    """Facts about the weights of stem and teachers. Local files are read and compared with the model, strictly."""
+    if config.student.weights is not None:
+        if not Path(config.student.weights).is_dir():
+            detail = f"student.weights is {config.student.weights}, which is no folder"
+            problems.append(Problem("config", "student", detail))
+        yield "stem", f"starts with that of {config.student.weights}"
+    elif config.student.pretrained:
+        yield "stem", f"starts with timm's weights, {where(config.student.stem)}"
+    else:
+        yield "stem", "starts with random weights"
+    for name, spec in config.teachers.items():
+        entry = f"teacher {name}"
+        spec = OmegaConf.to_object(spec)
+        if spec.weights is None:
+            yield entry, f"{spec.model}: weights from its library, {where(spec.model)}"
+            spec.weights = RANDOM
+        elif spec.weights == RANDOM:
+            yield entry, f"{spec.model}: random weights, as asked for"
+        else:
+            yield entry, f"{spec.model}: weights from {spec.weights}"
+        try:
+            with torch.device("meta"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch: that weights copied to this device go nowhere
+                teachers.build(name, spec)
+        except UserError as error:
+            problems.append(Problem("teacher", name, str(error)))
+
+
+def where(model: str) -> str:
+    """Whether the hub's cache holds the weights of a timm model."""
+    known = timm.models.get_pretrained_cfg(model) if timm.is_model(model.split(".")[0]) else None
+    if known is None or not known.hf_hub_id:
+        return "downloaded on first use"
+    cached = any(isinstance(try_to_load_from_cache(known.hf_hub_id, file), str) for file in HUB_FILES)
+    return "which are in the cache" if cached else f"downloaded on first use from {known.hf_hub_id} (not in the cache)"
+
+
+def describe(found: Plan) -> str:
+    """The plan as text."""
+    student = sum(number for part, number in found.parameters.items() if not part.startswith("teacher "))
+    lines = [f"parameters (millions): {student / 1e6:.1f} in the student"]
+    lines += [f"  {part:<18}{number / 1e6:>9.2f}" for part, number in found.parameters.items()]
+    for name, stage in found.stages.items():
+        lines += [
+            f"stage {name}: {stage.steps:,} steps, {stage.images:,} images, {stage.epochs:.4g} epochs",
+            f"  trained parameters       {stage.trained / 1e6:>9.2f} million",
+            f"  weights and teachers     {stage.weights / GB:>9.2f} GB",
+            f"  AdamW's states           {stage.states / GB:>9.2f} GB",
+            f"  gradients, activations   {stage.moving / GB:>9.2f} GB at their highest",
+            f"  memory on one device     {stage.peak / GB:>9.2f} GB",
+            f"  a checkpoint on disk     {stage.checkpoint / GB:>9.2f} GB, two are kept",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,234 @@
+"""What an experiment will cost, before it starts: parameters, steps, memory and disk.
+
+A training step is run on tensors that have sizes but no data (torch's FakeTensorMode), and the storages that are alive
+at any time are counted. So a ViT-L is planned on a laptop in seconds, and no weights are read.
+"""
+
+import dataclasses
+import weakref
+from collections.abc import Mapping
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from sak.config import image_size, left_out
+from sak.engine import objectives
+from sak.engine.build import build_committee, build_student, build_tasks
+from sak.engine.checkpoint import STAGES
+from sak.student import Student
+from sak.student.upsampled_conv import _upsample_and_shift
+from sak.tasks import Task
+from teachers import Committee
+from teachers.base import RANDOM
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """One stage on one device; sizes in bytes.
+
+    Attributes:
+        steps, images, epochs: of the whole stage; epochs may be a fraction.
+        trained: parameters that the optimizer moves.
+        weights: of student and teachers.
+        states: AdamW's two moments.
+        peak: the most that is alive within a step: weights, states, and gradients and activations at their highest.
+        checkpoint: one checkpoint on disk; two of a stage are kept.
+    """
+
+    steps: int
+    images: int
+    epochs: float
+    trained: int
+    weights: int
+    states: int
+    peak: int
+    checkpoint: int
+
+    @property
+    def moving(self) -> int:
+        """Gradients, activations and temporary results at their highest."""
+        return self.peak - self.weights - self.states
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """
+    Attributes:
+        parameters: {part of the student, or "teacher NAME": number of parameters}.
+        stages: {stage: its plan}, without those of 0 steps.
+    """
+
+    parameters: dict[str, int]
+    stages: dict[str, StagePlan]
+
+
+class LiveMemory(TorchDispatchMode):
+    """Counts the bytes of the storages that are alive while it is entered: ``now`` and their ``peak``.
+
+    What an operation uses inside, and what an allocator holds back, is not seen.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def add(self, tensor: Tensor) -> None:
+        """Count a tensor's storage, unless it is counted already, until it is freed."""
+        storage = tensor.untyped_storage()
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.add(leaf)
+        return result
+
+
+def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
+    """
+    Args:
+        images: {stage: how many images it trains on}.
+
+    Raises:
+        UserError: the parts of the config do not fit together, or a teacher's family or model does not exist.
+    """
+    stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
+    tasks = build_tasks(config) if "multitask" in stages else {}
+    with torch.device("meta"):
+        committee, student = build_without_weights(config, tasks)
+    parameters = {
+        "stem": count(student.stem),
+        "paths": count(student.paths) - sum(count(path.aligners) for path in student.paths.values()),
+        "aligners": sum(count(path.aligners) for path in student.paths.values()),
+        "routers": count(student.routers),
+        "heads": count(student.heads),
+        **{f"teacher {name}": count(member) for name, member in committee.members.items()},
+    }
+    plans = {}
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):  # the libraries' own small constants are real tensors
+            student.to_empty(device="cpu").train()
+            committee.to_empty(device="cpu")
+            for stage in stages:
+                settings = config.stages[stage]
+                steps = settings.steps
+                if steps is None:
+                    steps = settings.epochs * (images[stage] // settings.batch_size)
+                plans[stage] = plan_stage(config, stage, steps, images[stage], student, committee, tasks)
+    finally:
+        _upsample_and_shift.cache_clear()  # its matrices from here hold no data
+    return Plan(parameters, plans)
+
+
+def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tuple[Committee, Student]:
+    """Teachers and student with the shapes that the config asks for; nothing is read or downloaded."""
+    config = config.copy()
+    config.student.pretrained, config.student.weights = False, None
+    for spec in config.teachers.values():
+        spec.weights = RANDOM
+    committee = build_committee(config)
+    return committee, build_student(config, tasks, committee.dims)
+
+
+def plan_stage(
+    config: DictConfig,
+    stage: str,
+    steps: int,
+    images: int,
+    student: Student,
+    committee: Committee,
+    tasks: Mapping[str, Task],
+) -> StagePlan:
+    """Student and committee hold no data, and all is called within the FakeTensorMode that they belong to."""
+    settings = config.stages[stage]
+    teaches = len(committee.members) > 0 and (stage == "distill" or settings.alpha != 0)
+    objectives.choose_trained_weights(student, stage, distils=teaches)
+    size = image_size(config, stage)
+    student.set_image_size(size)
+    if stage == "distill":
+        objective = objectives.distillation(committee, settings.loss)
+    else:
+        objective = objectives.multitask(committee if teaches else None, tasks, settings.loss, settings.alpha)
+    batch = empty_batch(
+        settings.batch_size // settings.accumulate,
+        size,
+        tasks if stage == "multitask" else {},
+    )
+    models = [student, *([committee] if teaches else [])]
+    weights, peak = step_memory(student, models, objective, batch, settings.accumulate, config.precision)
+    trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
+    states = 2 * 4 * trained
+    kept = sum(tensor.numel() * tensor.element_size() for tensor in student.state_dict().values())
+    return StagePlan(
+        steps=steps,
+        images=steps * settings.batch_size,
+        epochs=steps * settings.batch_size / images,
+        trained=trained,
+        weights=weights,
+        states=states,
+        peak=peak + states,
+        checkpoint=kept + states,
+    )
+
+
+def step_memory(
+    student: nn.Module,
+    models: list[nn.Module],
+    objective: objectives.Objective,
+    batch: Mapping[str, Tensor],
+    accumulate: int = 1,
+    precision: str = "no",
+) -> tuple[int, int]:
+    """(weights, peak) in bytes: of the models, and of all that is alive at once in a step, but the optimizer's states.
+
+    Runs the step's micro-batches forward and backward, on real tensors or on those of FakeTensorMode.
+    """
+    memory = LiveMemory()
+    for model in models:
+        for tensor in (*model.parameters(), *model.buffers()):
+            memory.add(tensor)
+    weights = memory.now
+    for tensor in batch.values():
+        memory.add(tensor)
+    with memory:
+        for _ in range(min(accumulate, 2)):  # from the second on, the gradients are there from the start
+            with torch.autocast("cpu", AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+                total, terms = objective(student, batch)
+            (total / accumulate).backward()
+            del total, terms
+    for parameter in student.parameters():
+        parameter.grad = None
+    return weights, memory.peak
+
+
+def empty_batch(batch_size: int, size: tuple[int, int], tasks: Mapping[str, Task]) -> dict[str, Tensor]:
+    """A batch with the shapes and types of a sample of ``sak.data``."""
+    shapes = {"edge": (1, *size), "depth": (1, *size), "normals": (3, *size)}
+    batch = {"image": torch.empty(batch_size, 3, *size)}
+    for name in tasks:
+        kind = torch.float32 if name in shapes else torch.int64
+        batch[name] = torch.empty(batch_size, *shapes.get(name, size), dtype=kind)
+    return batch
+
+
+def count(module: nn.Module) -> int:
+    """The number of its parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,47 @@
+"""Measure the speed of parts of the library on this machine; prints Markdown tables.
+
+docs/BENCHMARKS.md holds what it has printed.
+"""
+
+import argparse
+import importlib
+import platform
+from pathlib import Path
+
+import torch
+
+from sak.cli import run
+
+# name -> the module whose run() measures it and returns Markdown
+SECTIONS = {
+    "metrics": "benchmarks.metrics",
+    "boundaries": "benchmarks.boundaries",
+}
+EXAMPLE = """example:
+  python tools/benchmark.py metrics boundaries"""
+
+
+def machine() -> str:
+    """What the figures depend on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    cores = sum(line.startswith("processor") for line in lines)
+    python, threads = platform.python_version(), torch.get_num_threads()
+    return f"{model}, {cores} cores, {threads} threads of torch {torch.__version__}, Python {python}"
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sections", nargs="+", choices=SECTIONS, metavar="section", help=", ".join(SECTIONS))
+    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    print(machine())
+    for name in options.sections:
+        print(f"\n## {name}\n\n{importlib.import_module(SECTIONS[name]).run()}", flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

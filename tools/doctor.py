@@ -1,0 +1,48 @@
+"""Check the data and the weights that a config needs, and say what the experiment will cost. Nothing is written.
+
+Reports all that is wrong, in groups, and how to mend it; then a plan: parameters, steps, memory and disk. The memory
+is that of one training step on one device, counted storage by storage; allocators and kernels need some more.
+"""
+
+import argparse
+import sys
+
+from sak import config
+from sak.cli import run
+
+EXAMPLE = """example:
+  python tools/doctor.py configs/sak_pascal_mini.yaml
+  python tools/doctor.py configs/sak_pascal_mini.yaml data.root=/data/mini_context --quick
+
+exit code: 0 all is well, 1 something is wrong with data or weights, 2 the config cannot be read"""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser.add_argument(
+        "--quick", nargs="?", type=int, const=200, metavar="N", help="read N images only (default: 200), not all"
+    )
+    parser.add_argument("--workers", type=int, help="processes that read (default: data.workers)")
+    options = parser.parse_args(arguments)
+    experiment = config.load(options.config, options.overrides)
+
+    from sak.data.inspection import report
+    from sak.engine.doctor import describe, diagnose  # after the config's own mistakes: it loads the model libraries
+
+    workers = experiment.data.workers if options.workers is None else options.workers
+    inspection, plan = diagnose(experiment, options.quick, workers)
+    for subject, fact in inspection.facts:
+        print(f"{subject:<16}{fact}")
+    print(f"\nplan of {experiment.name}\n{describe(plan)}" if plan else "\nno plan: see below")
+    if inspection.problems:
+        print(f"\nproblems\n{report(inspection.problems)}")
+        sys.exit(1)
+    print("\nall is well")
+
+
+if __name__ == "__main__":
+    run(main)
