@@ -32,12 +32,13 @@ class Files(Sequence[Path]):
         return self.folder / self.names[index]
 
 
-def find_images(source: str | os.PathLike) -> Sequence[Path | Member]:
+def find_images(source: str | os.PathLike, keep: bool = True) -> Sequence[Path | Member]:
     """All images of a folder (however deep, sorted by path), or of tar archives, in their own order.
 
     Args:
         source: a folder of images, a tar of them, a folder of tars (sorted by path), or a pattern of tars such as
             `shards/imagenet-{000000..000146}.tar`.
+        keep: keep the list of an archive's members in the user's cache directory.
 
     Raises:
         UserError: there are none, or archives are missing or damaged.
@@ -45,7 +46,7 @@ def find_images(source: str | os.PathLike) -> Sequence[Path | Member]:
     if not os.path.isdir(source):
         if not str(source).endswith(".tar"):
             raise UserError(f"{source} is not a folder and no tar: set it to what holds the images.")
-        return open_archives(expand(os.fspath(source)), SUFFIXES)
+        return open_archives(expand(os.fspath(source)), SUFFIXES, keep)
     # os.walk with links: data sets are often folders of links to folders.
     files = [os.path.join(place, name) for place, _, names in os.walk(source, followlinks=True) for name in names]
     names = sorted((os.path.relpath(file, source) for file in files), key=lambda name: name.split(os.sep))
@@ -56,7 +57,7 @@ def find_images(source: str | os.PathLike) -> Sequence[Path | Member]:
             f"{source} holds images ({images[0]}) and tar archives ({archives[0].name}): set it to one or the other."
         )
     if archives:
-        return open_archives(archives, SUFFIXES)
+        return open_archives(archives, SUFFIXES, keep)
     if not images:
         raise UserError(
             f"{source} holds no image ({', '.join(sorted(SUFFIXES))}) and no tar: set it to the folder that does."

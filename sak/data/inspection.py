@@ -219,7 +219,7 @@ def summarise(sums: Counter, values: dict[str, list], inspection: Inspection) ->
         facts.append(("depth", f"{maps:,} maps, {share('depth valid', 'depth pixels')} of the pixels measured, "
                       f"median {median:.3g}, {sums['depth far']:,} pixels beyond what is evaluated"))  # fmt: skip
         if not METRES[0] <= median <= METRES[1]:
-            unit = "millimetres" if median > 300 else "centimetres" if median > METRES[1] else "no unit known"
+            unit = "millimetres" if median > 700 else "centimetres" if median > METRES[1] else "no unit known"
             problems.append(Problem("depth", "depth", f"the median is {median:.4g}: these look like {unit}"))
 
 

@@ -114,8 +114,8 @@ def expand(pattern: str) -> list[Path]:
     return [file for n in numbers for file in expand(pattern[: match.start()] + n + pattern[match.end() :])]
 
 
-def open_archives(paths: Sequence[Path], suffixes: set[str]) -> Members:
-    """The images, by their suffixes, of tar archives.
+def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) -> Members:
+    """The images, by their suffixes, of tar archives; `keep` their lists in the cache.
 
     Raises:
         UserError: archives are missing (all are counted), one is no tar, is truncated or damaged, or holds no image.
@@ -131,7 +131,8 @@ def open_archives(paths: Sequence[Path], suffixes: set[str]) -> Members:
     with tqdm(total=size, desc="list archives", unit="B", unit_scale=True, disable=not unknown, mininterval=1) as bar:
         for path in unknown:
             lists[path] = _index(path, suffixes, bar)
-            _keep(keys[path], lists[path])
+            if keep:
+                _keep(keys[path], lists[path])
     return Members([(str(path.absolute()), lists[path]) for path in paths])
 
 

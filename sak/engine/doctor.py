@@ -56,7 +56,7 @@ def diagnose(
 
 def count_images(source: str, inspection: Inspection) -> int:
     try:
-        count = len(find_images(source))
+        count = len(find_images(source, keep=False))
     except UserError as error:
         inspection.problems.append(Problem("distillation images", "distill", str(error)))
         return 0
