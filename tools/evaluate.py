@@ -36,17 +36,27 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--save-maps", action="store_true", help="write the predictions as files")
     parser.add_argument("--batch-size", type=int, metavar="N", help="default: that of the run, or 8")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load images, and as many that match")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="per process on CPUs; another number moves the last digits",
+    )
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "num_heads"):
+    for name in ("batch_size", "num_heads", "threads"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if options.workers is not None and options.workers < 0:
         parser.error("--workers must be at least 0")
 
-    from sak.engine import baselines  # after the command line's own mistakes: these load torch
+    import torch  # after the command line's own mistakes: these take a while to load
+
+    from sak.engine import baselines
     from sak.engine.judge import judge
     from sak.engine.target import default_output, open_target
 
+    torch.set_num_threads(options.threads)  # torchrun sets one, a plain start one per core: they would differ
     baseline = baselines.load(options.baseline) if options.baseline else None
     target = open_target(options.target, options.dataset, options.data, options.image_size, options.num_heads)
     if options.batch_size is not None:

@@ -40,7 +40,7 @@ def evaluate(
     """All metrics of the student on all images, each seen once by one of the processes.
 
     The result is the same to the bit for any number of processes: they share out whole batches, so that each is
-    computed as one process would compute it, and metrics add up integers.
+    computed as one process would compute it (on CPUs with as many threads), and metrics add up integers.
 
     Args:
         workers: processes that load images, and as many that match boundaries.

@@ -31,7 +31,8 @@ def judge(
 ) -> Metrics:
     """Evaluate, print a table, write ``metrics.json`` and ``results.md`` to `output`, the maps to ``output/<task>``.
 
-    Under ``torchrun`` or ``accelerate launch`` the processes share the work; the result is the same to the bit.
+    Under ``torchrun`` or ``accelerate launch`` the processes share the work; the result is the same to the bit, on CPUs
+    if each has as many threads.
 
     Args:
         boundaries: the protocol that ``edge`` is judged under.

@@ -31,6 +31,21 @@ def test_metrics_do_not_depend_on_the_batch_size(parts):
     assert student.training  # as it was before
 
 
+def test_a_prediction_that_is_no_number_is_named(parts):
+    _, tasks, student, dataset = parts
+    student.heads["human_parts"].classify.bias.data[0] = float("nan")
+    with pytest.raises(
+        FloatingPointError, match=f"human_parts of {dataset.names[0]}, {dataset.names[1]} is not finite"
+    ):
+        evaluate(student, tasks, dataset, 2, 0, Accelerator())
+
+
+def test_workers_that_match_boundaries_change_nothing(parts):
+    _, tasks, student, dataset = parts
+    alone, shared = (evaluate(student, tasks, dataset, 1, workers, Accelerator()) for workers in (0, 1))
+    assert alone.metrics == shared.metrics
+
+
 def test_constants_are_what_the_metric_gives_a_constant(parts):
     _, tasks, _, dataset = parts
     constants = constant_predictions(tasks, dataset, 1, 0, Accelerator())
