@@ -115,6 +115,16 @@ class StagesConfig:
 
 
 @dataclass
+class CacheConfig:
+    """Of the views that training sees, and of the teachers' features of them on disk (docs/cache.md)."""
+
+    path: str | None = None  # directory that keeps features, for any number of experiments; null: none are kept
+    views: int | None = None  # augmented views of each image, taken in turn by the epochs; null: new ones in each epoch
+    dtype: str = "float16"  # or int8
+    stages: list[str] = field(default_factory=lambda: ["distill"])  # that have views and features: distill, multitask
+
+
+@dataclass
 class ProbeConfig:
     """Of ``tools/probe_teachers.py``: the same small heads on each frozen teacher, one for each task."""
 
@@ -142,6 +152,7 @@ class Config:
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     stages: StagesConfig = field(default_factory=StagesConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
@@ -294,6 +305,11 @@ def _check(config: DictConfig, where: str) -> None:
         require(stage.epochs is None or stage.epochs > 0, f"{key}.epochs", "positive; steps=0 leaves the stage out")
         require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
         require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
+    cache = config.cache
+    require(cache.views is None or cache.views > 0, "cache.views", "positive, or null for new views in each epoch")
+    require(cache.path is None or cache.views is not None, "cache.views", "a number, as cache.path is set")
+    require(cache.dtype in ("float16", "int8"), "cache.dtype", "float16 or int8")
+    require(set(cache.stages) <= set(config.stages), "cache.stages", f"of {', '.join(config.stages)}")
     for positive in ("steps", "batch_size", "log_every", "width", "optim.lr"):
         require(OmegaConf.select(config.probe, positive) > 0, f"probe.{positive}", "positive")
     require(config.probe.optim.schedule in ("cosine", "poly"), "probe.optim.schedule", "cosine or poly")

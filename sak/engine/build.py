@@ -1,12 +1,15 @@
 """From a config to the parts of an experiment."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.utils.data import Dataset
 
 from sak import data, tasks
 from sak.config import image_size, left_out
+from sak.data.images import Images, find_images
 from sak.errors import UserError
 from sak.student import Student
 from sak.tasks import Task
@@ -21,6 +24,24 @@ def build_tasks(config: DictConfig) -> dict[str, Task]:
 
 def build_committee(config: DictConfig) -> Committee:
     return Committee({name: OmegaConf.to_object(spec) for name, spec in config.teachers.items()})
+
+
+def build_labelled(config: DictConfig) -> Dataset:
+    """The labelled training images, augmented as the second stage has it."""
+    return data.build(config.data, "train", config.stages.multitask.augment, config.seed)
+
+
+def build_training_set(config: DictConfig, stage: str, labelled: Callable[[], Dataset]) -> Dataset:
+    """The images that a stage trains on.
+
+    Args:
+        labelled: gives what `build_labelled` gives, so that its files are listed once for both stages.
+    """
+    if stage != "distill":
+        return labelled()
+    settings = config.stages.distill
+    files = find_images(settings.images) if settings.images else labelled().image_files
+    return Images(files, image_size(config, stage), config.seed, tuple(settings.crop_scale))
 
 
 def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[str, list[int]]) -> Student:
@@ -40,7 +61,7 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
     # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
     distilled = not left_out(config.stages.distill) or config.student.weights is not None
     try:
-        return Student(
+        student = Student(
             **options,
             image_size=list(image_size(config, "distill" if distilled else "multitask")),
             tasks={name: task.channels for name, task in chosen.items()},
@@ -49,6 +70,15 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
         )
     except ValueError as error:
         raise UserError(f"student: {error}") from error
+    distils = not left_out(config.stages.distill) or config.stages.multitask.alpha != 0
+    if config.student.aligner is False and distils:
+        for name, dims in teachers.items():
+            if config.student.paths == "none" or set(dims) != {student.stem.width}:
+                raise UserError(
+                    f"student.aligner is false, but {name} can only be distilled through aligners: set it to null, "
+                    "or leave out the distillation (stages.distill.steps=0 stages.multitask.alpha=0)"
+                )
+    return student
 
 
 def start_from_weights(student: Student, config: DictConfig) -> str:

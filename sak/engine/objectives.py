@@ -3,7 +3,7 @@
 Each objective returns the total and its terms: a distillation term per teacher and level, a weighted term per task.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -12,23 +12,29 @@ from sak.student import Student
 from sak.tasks import Task
 
 Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
+Features = Callable[[Mapping], Mapping[str, Sequence[Tensor]]]  # of a batch: {teacher: [per level (B, D, h, w)]}
 
 
-def distillation(committee: nn.Module, loss: str) -> Objective:
+def of_images(committee: nn.Module) -> Features:
+    """The features that the teachers compute from a batch's images."""
+    return lambda batch: committee(batch["image"])
+
+
+def distillation(features: Features, loss: str) -> Objective:
     """Stage 1: the paths learn the teachers' features (SAK, arXiv 2410.14633)."""
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
         output = student(batch["image"], tasks=())
-        terms = distill.distillation_terms(output.paths, committee(batch["image"]), loss)
+        terms = distill.distillation_terms(output.paths, features(batch), loss)
         return distill.total(terms), {f"distill/{name}": term for name, term in terms.items()}
 
     return objective
 
 
-def multitask(committee: nn.Module | None, tasks: Mapping[str, Task], loss: str, alpha: float) -> Objective:
+def multitask(features: Features | None, tasks: Mapping[str, Task], loss: str, alpha: float) -> Objective:
     """Stage 2: the weighted task losses plus alpha times the distillation (SAK, arXiv 2410.14633).
 
-    ``committee`` is None where nothing is distilled.
+    ``features`` is None where nothing is distilled.
     """
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
@@ -38,8 +44,8 @@ def multitask(committee: nn.Module | None, tasks: Mapping[str, Task], loss: str,
             for name, task in tasks.items()
         }
         loss_sum = distill.total(terms)
-        if committee is not None:
-            distilled = distill.distillation_terms(output.paths, committee(batch["image"]), loss)
+        if features is not None:
+            distilled = distill.distillation_terms(output.paths, features(batch), loss)
             loss_sum = loss_sum + alpha * distill.total(distilled)
             terms |= {f"distill/{name}": term for name, term in distilled.items()}
         return loss_sum, terms

@@ -164,9 +164,10 @@ def plan_stage(
     size = image_size(config, stage)
     student.set_image_size(size)
     if stage == "distill":
-        objective = objectives.distillation(committee, settings.loss)
+        objective = objectives.distillation(objectives.of_images(committee), settings.loss)
     else:
-        objective = objectives.multitask(committee if teaches else None, tasks, settings.loss, settings.alpha)
+        features = objectives.of_images(committee) if teaches else None
+        objective = objectives.multitask(features, tasks, settings.loss, settings.alpha)
     batch = empty_batch(
         settings.batch_size // settings.accumulate,
         size,

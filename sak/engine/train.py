@@ -18,10 +18,17 @@ from tqdm import tqdm
 
 from sak import data
 from sak.config import image_size, left_out
-from sak.data.images import Images, find_images
 from sak.engine import checkpoint, objectives, report
-from sak.engine.build import build_committee, build_student, build_tasks, start_from_weights
+from sak.engine.build import (
+    build_committee,
+    build_labelled,
+    build_student,
+    build_tasks,
+    build_training_set,
+    start_from_weights,
+)
 from sak.engine.bundle import save_bundle
+from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
@@ -33,6 +40,7 @@ from sak.engine.tracking import Tracker
 from sak.errors import UserError
 from sak.files import write_json, write_text
 from sak.tasks import IGNORE
+from teachers.cache import allocate
 
 PANEL_IMAGES = 6
 
@@ -77,10 +85,14 @@ class Experiment:
         self.student = build_student(config, self.tasks, dims)
         if checkpoint.newest(run.checkpoints) is None:
             self.accelerator.print(f"the student starts with {start_from_weights(self.student, config)}")
+        self.cached: dict[str, CachedFeatures] = {}  # by stage, of those whose features are kept
         with self.accelerator.main_process_first():  # which renders and indexes for all
             if self.tasks or config.stages.distill.images is None:
                 data.prepare(config.data)
             self.batches = {stage: self._training_batches(stage) for stage in self.stages}
+        if self.cached:
+            caches = [cache for features in self.cached.values() for cache in features.caches.values()]
+            allocate(caches, self.accelerator.print)
         self.steps = {stage: self._number_of_steps(stage) for stage in STAGES}
         if self.tasks:
             self.validation = data.build(config.data, "val")
@@ -148,6 +160,8 @@ class Experiment:
                     )
                 if stage == "multitask" and not at_end and _every(settings.evaluate_every, done.step):
                     self._evaluate(done)
+        if stage in self.cached:
+            self.accelerator.print(self.cached[stage].summary())
         self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(model, optimizer)
 
@@ -179,10 +193,11 @@ class Experiment:
 
     def _objective(self, stage: str) -> objectives.Objective:
         settings = self.config.stages[stage]
+        features = self.cached.get(stage) or objectives.of_images(self.committee)
         if stage == "distill":
-            return objectives.distillation(self.committee, settings.loss)
-        committee = self.committee if self._distils_beside_tasks else None
-        return objectives.multitask(committee, self.tasks, settings.loss, settings.alpha)
+            return objectives.distillation(features, settings.loss)
+        features = features if self._distils_beside_tasks else None
+        return objectives.multitask(features, self.tasks, settings.loss, settings.alpha)
 
     @property
     def _distils_beside_tasks(self) -> bool:
@@ -191,20 +206,21 @@ class Experiment:
     @functools.cached_property
     def _labelled(self) -> Dataset:
         """The training images, whose files are listed and checked once for both stages."""
-        return data.build(self.config.data, "train", self.config.stages.multitask.augment, self.config.seed)
+        return build_labelled(self.config)
 
     def _training_batches(self, stage: str) -> TrainingBatches:
-        settings, seed = self.config.stages[stage], self.config.seed
-        if stage == "distill":
-            images = find_images(settings.images) if settings.images else self._labelled.image_files
-            dataset = Images(images, image_size(self.config, stage), seed, tuple(settings.crop_scale))
-        else:
-            dataset = self._labelled
+        settings, views = self.config.stages[stage], self.config.cache.views
+        dataset = build_training_set(self.config, stage, lambda: self._labelled)
+        if stage_is_cached(self.config, stage):
+            caches = build_caches(self.config, stage, dataset.image_files, self.committee)
+            self.cached[stage] = CachedFeatures(self.committee, caches)
+        if views is not None and stage in self.config.cache.stages:
+            dataset = Views(dataset, views, self.cached[stage].caches if stage in self.cached else {})
         return TrainingBatches(
             dataset,
             settings.batch_size,
             settings.accumulate,
-            seed,
+            self.config.seed,
             self.config.data.workers,
             self.accelerator.process_index,
             self.accelerator.num_processes,

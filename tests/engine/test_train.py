@@ -105,7 +105,7 @@ def test_teachers_stay_out_of_gradient_optimizer_and_checkpoint(tiny):
     before = {key: value.clone() for key, value in committee.state_dict().items()}
     experiment_batches = TrainingBatches(train.data.build(settings.data, "train", True), 2, 1, 0, 0, 0, 1)
     (batch,) = next(experiment_batches.steps(0, 1))
-    total, terms = objectives.multitask(committee, tasks, "cos+l1", 1.0)(student, batch)
+    total, terms = objectives.multitask(objectives.of_images(committee), tasks, "cos+l1", 1.0)(student, batch)
     total.backward()
     assert all(not p.requires_grad and p.grad is None for p in committee.parameters())
     for part in ("stem", "paths", "routers", "heads"):
@@ -123,7 +123,7 @@ def test_total_is_tasks_plus_alpha_times_distillation(tiny):
     batches = TrainingBatches(train.data.build(settings.data, "train", True), 2, 1, 0, 0, 0, 1)
     (batch,) = next(batches.steps(0, 1))
     with torch.no_grad():
-        total, terms = objectives.multitask(committee, tasks, "cos+l1", 0.3)(student, batch)
+        total, terms = objectives.multitask(objectives.of_images(committee), tasks, "cos+l1", 0.3)(student, batch)
     weights = [0.3 if name.startswith("distill/") else 1.0 for name in terms]
     assert total.item() == pytest.approx(
         sum(w * t.item() for w, t in zip(weights, terms.values(), strict=True)), rel=1e-5

@@ -1,0 +1,144 @@
+"""Training on a fixed number of views of each image, with the teachers' features of these views on disk.
+
+What a resumed run sees is what it would have seen: features are used as they are stored, from the first time on, and
+what a teacher computes together does not depend on when a run was killed.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sak.config import image_size, left_out
+from teachers import Committee
+from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, files_hash, weights_hash
+
+Caches = Mapping[str, TeacherCache]  # by the teacher's name
+
+
+class Views(Dataset):
+    """A data set whose augmentation comes round again after `count` epochs; with what caches hold of each sample.
+
+    Items get "view" and "index", and for each teacher the bytes of its record ("cache/NAME", uint8) and the record's
+    state ("cache/NAME/state").
+
+    Args:
+        dataset: its augmentation is a function of seed, epoch and index alone; view v is that of epoch v.
+    """
+
+    def __init__(self, dataset: Dataset, count: int, caches: Caches):
+        self.dataset, self.count, self.caches = dataset, count, caches
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.view = epoch % self.count
+        self.dataset.set_epoch(self.view)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict:
+        sample = {**self.dataset[index], "view": self.view, "index": index}
+        for name, cache in self.caches.items():
+            state, content = cache.read(self.view, index)
+            sample |= {f"cache/{name}": torch.from_numpy(content), f"cache/{name}/state": state}
+        return sample
+
+
+class CachedFeatures:
+    """The teachers' features of a batch of `Views`: read where they are stored, else computed, stored and read.
+
+    Attributes:
+        computed: {teacher: records that it computed}.
+        damaged: records whose checksum was wrong.
+    """
+
+    def __init__(self, committee: Committee, caches: Caches):
+        self.committee, self.caches = committee, caches
+        self.computed = dict.fromkeys(caches, 0)
+        self.damaged = 0
+
+    def __call__(self, batch: Mapping) -> dict[str, list[Tensor]]:
+        """{teacher: [float32 (B, D, h, w) per level]}"""
+        self.complete(batch)
+        return {name: cache.decode(batch[f"cache/{name}"]) for name, cache in self.caches.items()}
+
+    def complete(self, batch: Mapping) -> None:
+        """Compute and store the records that the batch lacks, and put them into it."""
+        for name, cache in self.caches.items():
+            states = batch[f"cache/{name}/state"]
+            view, indices = batch["view"], batch["index"]
+            if any(state in (EMPTY, DAMAGED) for state in states):
+                # A batch with records that are WRITTEN beside EMPTY ones was being stored when a run was killed. All
+                # of them are computed again, together as then: other company may change a result's last bits.
+                places = [place for place, state in enumerate(states) if state != FILLED]
+                self._note_damage(cache, states.count(DAMAGED))
+                content = cache.encode(self.committee[name](batch["image"][places]))
+                cache.write(int(view[0]), indices[places].tolist(), content)
+                batch[f"cache/{name}"][places] = torch.from_numpy(content).to(view.device)
+                self.computed[name] += len(places)
+            elif WRITTEN in states:
+                written = [place for place, state in enumerate(states) if state == WRITTEN]
+                cache.commit(int(view[0]), indices[written].tolist())
+
+    def summary(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.computed.items())
+        damage = f"; {self.damaged} records were damaged and replaced" if self.damaged else ""
+        return f"features computed: {counts}{damage}"
+
+    def _note_damage(self, cache: TeacherCache, count: int) -> None:
+        if count and not self.damaged:
+            warnings.warn(
+                f"{cache.directory} holds a damaged record (its checksum is wrong): it is computed anew, as are others "
+                "that may follow",
+                stacklevel=4,
+            )
+        self.damaged += count
+
+
+def stage_is_cached(config: DictConfig, stage: str) -> bool:
+    """Whether the stage takes part, asks teachers, and keeps what they say."""
+    cache, settings = config.cache, config.stages[stage]
+    distils = bool(config.teachers) and (stage == "distill" or settings.alpha != 0)
+    return cache.path is not None and stage in cache.stages and distils and not left_out(settings)
+
+
+def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Committee) -> dict[str, TeacherCache]:
+    """A stage's caches, one for each teacher, so that a teacher that changes leaves the others' features valid.
+
+    Args:
+        files: the images, in the data set's order.
+        committee: the built teachers, of which the weights are hashed.
+    """
+    settings, size = config.stages[stage], image_size(config, stage)
+    # The crop of the second stage looks at the labels.
+    augmentation = (
+        {"crop_scale": list(settings.crop_scale)}
+        if stage == "distill"
+        else {"augment": settings.augment, "dataset": config.data.dataset, "tasks": list(config.data.tasks)}
+    )
+    depends = {
+        "files": files_hash(files),
+        "image_size": list(size),
+        "seed": config.seed,
+        **augmentation,
+        "precision": config.precision,
+    }
+    caches = {}
+    for name, teacher in committee.members.items():
+        spec = OmegaConf.to_container(config.teachers[name])
+        del spec["weights"], spec["revision"]  # where the weights are from: what they are is hashed
+        caches[name] = TeacherCache(
+            Path(config.cache.path) / stage,
+            name,
+            [(dim, *teacher.grid(*size, level)) for level, dim in enumerate(teacher.dims)],
+            len(files),
+            config.cache.views,
+            config.cache.dtype,
+            {**depends, "spec": spec, "weights": weights_hash(teacher)},
+        )
+    return caches

@@ -1,0 +1,105 @@
+"""Filling the caches of the teachers' features ahead of training, by any number of processes."""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from sak import data
+from sak.engine import loading
+from sak.engine.build import build_committee, build_labelled, build_training_set
+from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
+from sak.engine.checkpoint import STAGES
+from sak.engine.evaluate import to_device
+from sak.errors import UserError
+from teachers.cache import FILLED, allocate
+
+BLOCK = 32  # batches, after which a process looks at what the others have done
+
+
+def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool = False) -> str:
+    """Compute all features that the config's stages will ask for and that are not stored yet.
+
+    Several processes share the work: each begins at its own part, then goes on with what the others have not done.
+
+    Args:
+        part: (k, n): begin at the k-th, from 0, of n parts of each view; None: by the rank among torchrun's processes.
+        verify: read all that is stored, and compute damaged records anew.
+
+    Returns:
+        what was done, a line for each stage.
+
+    Raises:
+        UserError: something in the config or the data is wrong, there is nothing to cache, or the disk is too small.
+        KeyboardInterrupt: the user stopped it; what was stored is kept.
+    """
+    stages = [stage for stage in STAGES if stage_is_cached(config, stage)]
+    if not stages:
+        raise UserError("nothing to cache: set cache.path, and in cache.stages a stage that takes part and distils")
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=config.precision)
+    part = part or (accelerator.process_index, accelerator.num_processes)
+    torch.manual_seed(config.seed)  # of all weights that are drawn, as in training
+    committee = build_committee(config).to(accelerator.device)
+    labelled = functools.cache(lambda: build_labelled(config))
+    with accelerator.main_process_first():
+        if stages != ["distill"] or config.stages.distill.images is None:
+            data.prepare(config.data)
+        sets = {stage: build_training_set(config, stage, labelled) for stage in stages}
+    caches = {stage: build_caches(config, stage, sets[stage].image_files, committee) for stage in stages}
+    allocate([cache for of_stage in caches.values() for cache in of_stage.values()], accelerator.print)
+    features = {stage: CachedFeatures(committee, caches[stage]) for stage in stages}
+    count = config.cache.views
+    progress = tqdm(
+        total=count * sum(len(dataset) for dataset in sets.values()),
+        desc="features",
+        unit="img",
+        disable=not accelerator.is_local_main_process,
+        mininterval=1,
+        dynamic_ncols=True,
+    )
+    try:
+        with progress:
+            for stage, view in ((stage, view) for stage in stages for view in range(count)):
+                views = Views(sets[stage], count, caches[stage])
+                views.set_epoch(view)
+                batch_size = config.stages[stage].batch_size
+                for block in _blocks(len(views), batch_size, part):
+                    missing = _missing(views, block, verify)
+                    _skip(progress, len(block) - len(missing))
+                    batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
+                    for batch in loading.load(views, batches, config.data.workers) if batches else ():
+                        with accelerator.autocast():
+                            features[stage].complete(to_device(batch, accelerator.device))
+                        progress.update(len(batch["index"]))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("stopped; what was stored is kept: the same command goes on from there") from None
+    return "\n".join(f"{stage}: {of_stage.summary()}" for stage, of_stage in features.items())
+
+
+def _blocks(images: int, batch_size: int, part: tuple[int, int]) -> list[range]:
+    """The indices of all images in blocks of some batches, those of the part first."""
+    k, n = part
+    size = min(BLOCK * batch_size, -(-images // n))
+    blocks = [range(start, min(start + size, images)) for start in range(0, images, size)]
+    first = k * len(blocks) // n
+    return blocks[first:] + blocks[:first]
+
+
+def _missing(views: Views, block: Sequence[int], verify: bool) -> list[int]:
+    """The indices that at least one teacher's record lacks or, where they are verified, is damaged."""
+    caches = views.caches.values()
+    if verify:
+        return [index for index in block if any(cache.read(views.view, index)[0] != FILLED for cache in caches)]
+    filled = [cache.filled(views.view, block) for cache in caches]
+    return [index for index, *found in zip(block, *filled, strict=True) if not all(found)]
+
+
+def _skip(progress: tqdm, count: int) -> None:
+    """Count what is there already, without taking it for speed."""
+    progress.initial += count
+    progress.n += count
+    progress.last_print_n += count
+    progress.refresh()
