@@ -143,6 +143,14 @@ def test_a_bundle_without_aligners(load, distilled):
         start_from_weights(student(without), config.OmegaConf.merge(without, {"student": {"weights": str(source)}}))
 
 
+def test_distillation_needs_aligners(load):
+    for changes, width in (([], 24), (["student.paths=none"], 32)):
+        with pytest.raises(UserError, match="aligner is false, but dinov2 can only be distilled through aligners"):
+            student(load("student.aligner=false", *changes), {"dinov2": [width] * 4})
+    student(load("student.aligner=false"), {"dinov2": [32] * 4})
+    student(load("student.aligner=false", "stages.distill.steps=0", "stages.multitask.alpha=0"))
+
+
 def test_places_without_a_student(load, tmp_path):
     with pytest.raises(UserError, match="there is no student: give a finished run or a bundle"):
         load_distilled(student(load()), str(tmp_path))
