@@ -36,7 +36,7 @@ def load_official(
             one of the published trainings whose grid it fits.
         dataset: ``pascal_context`` or ``nyud``; its tasks must have the checkpoint's channels. Unless given, no data
             set is asked whether they do.
-        num_heads: attention heads of the stem; width / 64 unless given.
+        num_heads: attention heads of the stem, which its weights do not tell; width / 64 unless given.
         teachers: the routers' order of teachers. Unless given, it is the checkpoint's own order, or
             dinov2, clip, sam where the file format has sorted the keys and that order is lost.
 
@@ -67,6 +67,8 @@ def _student(
         num_heads, remainder = divmod(width, 64)
         if remainder:
             raise ValueError(f"the stem's width {width} is no multiple of 64: give num_heads")
+    elif num_heads < 1 or width % num_heads:
+        raise ValueError(f"num_heads is {num_heads}, which does not divide the stem's width {width}")
     image_size = _image_size(_get(weights, "backbone.vit.pos_embed").shape[1], patch, image_size)
     levels = sorted(set(_numbers(weights, r"backbone\.out_norms\.(\d+)_")))
     aligned = any(key.startswith("backbone.ts_aligners.") for key in weights)

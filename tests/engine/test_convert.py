@@ -21,12 +21,13 @@ PARITY = ROOT / "tests" / "fixtures" / "parity"
 
 @pytest.fixture(params=["pascal_a", "nyud_a"])
 def checkpoint(request, tmp_path):
-    """(file, image size, the published code's inputs and outputs)."""
+    """(file, {"image_size", "num_heads"}, the published code's inputs and outputs)."""
     tensors = safetensors.torch.load_file(PARITY / f"{request.param}.safetensors")
     weights = {k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")}
     torch.save({"model": weights, "epoch": 3}, tmp_path / "official.pth")
-    size = tuple(json.loads((PARITY / f"{request.param}.json").read_text())["image_size"])
-    return tmp_path / "official.pth", size, tensors
+    numbers = json.loads((PARITY / f"{request.param}.json").read_text())
+    fits = {"image_size": tuple(numbers["image_size"]), "num_heads": numbers["num_heads"]}
+    return tmp_path / "official.pth", fits, tensors
 
 
 def outputs(student, tensors):
@@ -43,11 +44,15 @@ def assert_same(one, other):
 
 
 def test_the_bundle_gives_the_same_bits(checkpoint, tmp_path):
-    path, size, tensors = checkpoint
-    convert_official(path, tmp_path / "bundle", image_size=size, num_heads=4)
-    official, bundle = sak.load_official(path, size, num_heads=4), sak.Student.from_pretrained(tmp_path / "bundle")
+    path, fits, tensors = checkpoint
+    convert_official(path, tmp_path / "bundle", **fits)
+    official, bundle = sak.load_official(path, **fits), sak.Student.from_pretrained(tmp_path / "bundle")
     assert_same(outputs(official, tensors), outputs(bundle, tensors))
-    assert (bundle.sources, bundle.channels, bundle.image_size) == (official.sources, official.channels, size)
+    assert (bundle.sources, bundle.channels, bundle.image_size) == (
+        official.sources,
+        official.channels,
+        fits["image_size"],
+    )
     assert official.state_dict().keys() == bundle.state_dict().keys()  # aligners among them, where there are any
     torch.testing.assert_close(
         outputs(bundle, tensors)["path/sam/3"], tensors["output/aligned/sam/3"], rtol=1e-4, atol=1e-4
@@ -56,46 +61,44 @@ def test_the_bundle_gives_the_same_bits(checkpoint, tmp_path):
 
 
 def test_aligners_go_only_when_asked_and_predictions_stay(checkpoint, tmp_path):
-    path, size, tensors = checkpoint
-    convert_official(path, tmp_path / "bundle", image_size=size, num_heads=4, keep_aligners=False)
+    path, fits, tensors = checkpoint
+    convert_official(path, tmp_path / "bundle", **fits, keep_aligners=False)
     bundle = sak.Student.from_pretrained(tmp_path / "bundle")
     assert not any("aligners" in key for key in bundle.state_dict())
-    whole, dropped = (outputs(s, tensors) for s in (sak.load_official(path, size, num_heads=4), bundle))
+    whole, dropped = (outputs(s, tensors) for s in (sak.load_official(path, **fits), bundle))
     kept = [key for key in whole if not key.startswith("path/")]
     assert all(torch.equal(whole[key], dropped[key]) for key in kept)
 
 
 def test_stage_one(checkpoint, tmp_path):
-    path, size, tensors = checkpoint
+    path, fits, tensors = checkpoint
     weights = torch.load(path, weights_only=True)["model"]
     bare = {k: v for k, v in weights.items() if not k.startswith(("heads.", "backbone.mor."))}
     safetensors.torch.save_file(bare, tmp_path / "stage_1.safetensors")
-    convert_official(tmp_path / "stage_1.safetensors", tmp_path / "bundle", image_size=size, num_heads=4)
+    convert_official(tmp_path / "stage_1.safetensors", tmp_path / "bundle", **fits)
     bundle = sak.Student.from_pretrained(tmp_path / "bundle")
     assert bundle.channels == {}
-    assert_same(
-        outputs(bundle, tensors), outputs(sak.load_official(tmp_path / "stage_1.safetensors", size, None, 4), tensors)
-    )
+    assert_same(outputs(bundle, tensors), outputs(sak.load_official(tmp_path / "stage_1.safetensors", **fits), tensors))
 
 
 def test_mistakes_through_the_tool(checkpoint, tmp_path, monkeypatch, capsys):
-    path, size, _ = checkpoint
+    path, fits, _ = checkpoint
     weights = torch.load(path, weights_only=True)["model"]
     torch.save({**weights, "backbone.surprise": torch.zeros(1)}, tmp_path / "leftover.pth")
     lacking = "backbone.tsap.clip.4.up.weight"
     torch.save({k: v for k, v in weights.items() if k != lacking}, tmp_path / "lacking.pth")
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_text("")
-    fits = ("--image-size", *size, "--num-heads", 4)
+    fit = ("--image-size", *fits["image_size"], "--num-heads", fits["num_heads"])
     other = "nyud" if "heads.sal.last_conv.weight" in weights else "pascal_context"
     for arguments, message in (
-        (("leftover.pth", "out", *fits), "leftover.pth: 1 weights are left over, the first is backbone.surprise"),
-        (("lacking.pth", "out", *fits), r"lacking.pth: 1 weights are missing.*clip\.adapters\.4\.up\.weight"),
+        (("leftover.pth", "out", *fit), "leftover.pth: 1 weights are left over, the first is backbone.surprise"),
+        (("lacking.pth", "out", *fit), r"lacking.pth: 1 weights are missing.*clip\.adapters\.4\.up\.weight"),
         (("official.pth", "out", "--image-size", 64, 64, "--num-heads", 4), "position embedding has .* but 64x64"),
-        (("official.pth", "out", *fits, "--dataset", other), f"{other}' has no task|{other} needs"),
-        (("official.pth", "out", *fits, "--dataset", "coco"), "unknown data set 'coco'"),
-        (("official.pth", "taken", *fits), "taken exists already"),
-        (("official.pth", "file/out", *fits), "file/out cannot be written"),
+        (("official.pth", "out", *fit, "--dataset", other), f"{other}' has no task|{other} needs"),
+        (("official.pth", "out", *fit, "--dataset", "coco"), "unknown data set 'coco'"),
+        (("official.pth", "taken", *fit), "taken exists already"),
+        (("official.pth", "file/out", *fit), "file/out cannot be written"),
         (("missing.pth", "out"), "no checkpoint at missing.pth"),
     ):
         monkeypatch.chdir(tmp_path)
@@ -109,7 +112,7 @@ def test_mistakes_through_the_tool(checkpoint, tmp_path, monkeypatch, capsys):
 
 
 def test_a_bundle_that_exists_is_not_replaced(checkpoint, tmp_path):
-    path, size, _ = checkpoint
-    convert_official(path, tmp_path / "bundle", image_size=size, num_heads=4)
+    path, fits, _ = checkpoint
+    convert_official(path, tmp_path / "bundle", **fits)
     with pytest.raises(UserError, match="bundle exists already"):
-        convert_official(path, tmp_path / "bundle", image_size=size, num_heads=4)
+        convert_official(path, tmp_path / "bundle", **fits)

@@ -66,7 +66,7 @@ def published(tmp_path_factory):
 
 
 PUBLISHED = ("--image-size", 64, 96, "--num-heads", 4)
-PUBLISHED_NYUD = ("--image-size", 48, 80, "--num-heads", 4)
+PUBLISHED_NYUD = ("--image-size", 48, 80, "--num-heads", 3)
 
 
 @pytest.fixture

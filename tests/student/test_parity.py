@@ -155,6 +155,8 @@ def test_wrong_arguments_are_named(pascal):
         )
     with pytest.raises(ValueError, match="no multiple of 64"):
         sak.load_official(pascal.weights, (64, 96), "pascal_context")
+    with pytest.raises(UserError, match="num_heads is 5, which does not divide the stem's width 32"):
+        sak.load_official(pascal.weights, (64, 96), "pascal_context", 5)
     with pytest.raises(ValueError, match="no checkpoint at"):
         sak.load_official("missing.pth", (64, 96), "pascal_context")
 
