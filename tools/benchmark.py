@@ -16,6 +16,7 @@ from sak.cli import run
 SECTIONS = {
     "metrics": "benchmarks.metrics",
     "boundaries": "benchmarks.boundaries",
+    "teachers": "benchmarks.teachers",
 }
 EXAMPLE = """example:
   python tools/benchmark.py metrics boundaries"""

@@ -15,7 +15,7 @@ from torch import nn
 import teachers
 from sak.errors import UserError
 from teachers.base import IMAGENET_MEAN, IMAGENET_STD
-from teachers.sam import image_encoder
+from teachers.sam import image_encoder, run_block
 
 TINY = {
     "dinov2": teachers.TeacherSpec(
@@ -183,9 +183,79 @@ def test_sam_pads_below_and_crops_the_features():
         torch.testing.assert_close(ours, theirs.permute(0, 3, 1, 2)[:, :, :2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(32, 32), (40, 24), (48, 64)])
+@torch.no_grad()
+def test_sam_at_its_images_own_size(size):
+    """Without padding: the library's blocks on the image's grid, whose relative positions they resize themselves."""
+    teacher = teachers.build("sam", dataclasses.replace(TINY["sam"], input_size="native"))
+    for parameter in teacher.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    images = torch.rand(2, 3, *size)
+    backbone = teacher.backbone
+    tokens = backbone.patch_embed((images - teacher.mean) / teacher.std)
+    position = F.interpolate(backbone.pos_embed.permute(0, 3, 1, 2), tokens.shape[1:3], mode="bicubic", antialias=True)
+    tokens = tokens + (position.permute(0, 2, 3, 1) if size != (32, 32) else backbone.pos_embed)
+    expected = []
+    for block in backbone.blocks:
+        expected.append(tokens := block(tokens))
+    for ours, theirs in zip(teacher(images), [expected[0], expected[2]], strict=True):
+        torch.testing.assert_close(ours, theirs.permute(0, 3, 1, 2), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"qkv_bias": False}, {"use_rel_pos": False}, {"window_size": 0}])
+@torch.no_grad()
+def test_sam_without_some_of_its_parts(options):
+    encoder = image_encoder("vit_b", **{**TINY["sam"].options, **options}).eval()
+    for parameter in encoder.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randn(2, 4, 4, 24)
+    for block in encoder.blocks:
+        torch.testing.assert_close(run_block(block, tokens), block(tokens), rtol=1e-4, atol=1e-4)
+
+
+FULL_SIZE = [
+    ("dinov2", "vit_small_patch14_dinov2.lvd142m", 252),
+    ("dinov2", "vit_base_patch14_dinov2.lvd142m", 252),
+    ("clip", "ViT-B-16", 224),
+    ("clip", "ViT-L-14", 224),
+    ("sam", "vit_b", 1024),
+    ("sam", "vit_l", 512),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "model", "size"), FULL_SIZE)
+@torch.no_grad()
+def test_full_size(family, model, size):
+    """The published architectures at the library's own size, with weights that are all random."""
+    options = {"dinov2": {"img_size": size}, "clip": {}, "sam": {"img_size": size}}[family]
+    teacher = teachers.build(
+        "t", teachers.TeacherSpec(family=family, model=model, weights="random", levels=[2, 11], options=options)
+    )
+    for name, parameter in teacher.named_parameters():
+        if "rel_pos" in name or "pos_embed" in name:
+            nn.init.normal_(parameter, std=0.02)  # segment_anything starts them at zero
+    images = torch.rand(1, 3, size, size)
+    backbone, pixels = teacher.backbone, (images - teacher.mean) / teacher.std
+    if family == "sam":
+        tokens = backbone.patch_embed(pixels) + backbone.pos_embed
+        expected = []
+        for block in backbone.blocks[:12]:
+            expected.append(tokens := block(tokens))
+        expected = [expected[level].permute(0, 3, 1, 2) for level in (2, 11)]
+    else:
+        blocks = backbone.blocks if family == "dinov2" else backbone.transformer.resblocks
+        grid = size // teacher.patch_size
+        tokens = recorded(blocks, lambda: backbone(pixels), [2, 11])
+        expected = [level[:, 1:].transpose(1, 2).unflatten(2, (grid, grid)) for level in tokens]
+    for ours, theirs in zip(teacher(images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("family", "input_size", "image", "grid"),
     [
+        ("sam", "native", (48, 33), (6, 4)),
         ("dinov2", None, (28, 28), (4, 4)),
         ("dinov2", None, (30, 61), (4, 9)),  # nearest multiples of 7
         ("dinov2", 56, (30, 60), (4, 8)),
@@ -272,6 +342,8 @@ def test_checkpoint_with_more_than_weights(tmp_path):
         ({"model": "vit_small_patch14_dino"}, "did you mean vit_small_patch14_dino"),
         ({"options": {"embed_dims": 3}}, "options .* do not suit"),
         ({"input_stats": "none"}, "'own' or 'imagenet'"),
+        ({"input_size": "big"}, "input_size is 'big'; give pixels, 'native' or null"),
+        ({"input_size": 0}, "input_size is 0"),
     ],
 )
 def test_mistakes_in_the_specification(changes, message):

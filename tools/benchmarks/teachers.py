@@ -1,0 +1,122 @@
+"""What the full-size teachers cost for one image, and SAM's encoder against segment_anything's own.
+
+Every row is measured in a process of its own, for its peak memory: `python -m benchmarks.teachers ROW` in `tools`,
+whose own name is not to hide the package `teachers`. The weights are random; cost does not depend on them.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import teachers
+from benchmarks.timing import alternate, seconds, table
+from teachers.sam import image_encoder, run_block
+
+IMAGE = 512  # pixels a side, as the multi-task stage of the paper's recipe has them
+ROUNDS = 2
+TEACHERS = {  # row: family, model, its levels
+    "DINOv2 S/14": ("dinov2", "vit_small_patch14_dinov2", [2, 5, 8, 11]),
+    "DINOv2 B/14": ("dinov2", "vit_base_patch14_dinov2", [2, 5, 8, 11]),
+    "DINOv2 L/14": ("dinov2", "vit_large_patch14_dinov2", [5, 11, 17, 23]),
+    "DINOv2 g/14": ("dinov2", "vit_giant_patch14_dinov2", [9, 19, 29, 39]),
+    "CLIP B/16": ("clip", "ViT-B-16", [2, 5, 8, 11]),
+    "CLIP L/14": ("clip", "ViT-L-14", [5, 11, 17, 23]),
+    "SAM B/16": ("sam", "vit_b", [2, 5, 8, 11]),
+    "SAM L/16": ("sam", "vit_l", [5, 11, 17, 23]),
+    "SAM H/16": ("sam", "vit_h", [7, 15, 23, 31]),
+}
+ENCODERS = {"SAM B at 512": ("vit_b", 512), "SAM B at 1024": ("vit_b", 1024)}
+
+
+def run() -> str:
+    costs, comparison = [], []
+    for row, (family, model, _) in TEACHERS.items():
+        cost = _measure(row)
+        sees = " x ".join(str(side) for side in cost["sees"])
+        cells = row, f"`{family}`: `{model}`", sees, f"{cost['weights']:.0f}", f"{cost['peak']:.0f}"
+        costs.append((*cells, f"{cost['seconds']:.2f}"))
+    for row in ENCODERS:
+        ours, library, times = (_measure(row, way) for way in ("ours", "library", "times"))
+        cells = row, f"{times['ours']:.2f}", f"{times['library']:.2f}", f"{times['ratio']:.2f}"
+        peaks = f"{ours['peak']:.0f}", f"{library['peak']:.0f}", f"{library['peak'] / ours['peak']:.1f}"
+        comparison.append((*cells, *peaks))
+    first = table(("teacher", "spec", "sees", "weights, MiB", "peak beyond them, MiB", "s an image"), costs)
+    header = ("blocks of", "ours, s", "segment_anything, s", "ratio", "ours, peak MiB", "its peak MiB", "ratio")
+    second = table(header, comparison)
+    return (
+        f"One image of {IMAGE} x {IMAGE}, float32, {torch.get_num_threads()} threads, fastest of {ROUNDS} rounds; "
+        f"memory of a fresh process.\n\n{first}\n\nThe same blocks with the same weights (features differ by "
+        f"less than 1e-4), {ROUNDS} rounds in turn, medians; peaks beyond the weights, in fresh processes.\n\n{second}"
+    )
+
+
+def _measure(*arguments: str) -> dict:
+    child = [sys.executable, "-m", "benchmarks.teachers", *arguments]
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        child, cwd=Path(__file__).parents[1], env=threads, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def resident() -> float:
+    """MiB of this process."""
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+
+def peak_beyond(before: float) -> float:
+    """MiB of this process at its largest, beyond what it held before."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+
+
+def weights_of(module: nn.Module) -> float:
+    return sum(tensor.nbytes for tensor in module.parameters()) / 2**20
+
+
+def teacher_cost(row: str) -> dict:
+    family, model, levels = TEACHERS[row]
+    teacher = teachers.build(row, {"family": family, "model": model, "weights": "random", "levels": levels})
+    image = torch.rand(1, 3, IMAGE, IMAGE)
+    before = resident()
+    fastest = min(seconds(lambda: teacher(image)) for _ in range(ROUNDS))
+    sees = teacher.resized(IMAGE, IMAGE)
+    return {"sees": sees, "weights": weights_of(teacher), "peak": peak_beyond(before), "seconds": fastest}
+
+
+@torch.no_grad()
+def encoder_cost(row: str, way: str) -> dict:
+    model, size = ENCODERS[row]
+    torch.manual_seed(0)
+    encoder = image_encoder(model, img_size=size).eval()
+    for name, parameter in encoder.named_parameters():
+        if "rel_pos" in name:
+            nn.init.normal_(parameter, std=0.02)  # the library starts them at 0
+    tokens = encoder.patch_embed(torch.randn(1, 3, size, size)) + nn.init.normal_(encoder.pos_embed, std=0.02)
+
+    def through(block: Callable) -> torch.Tensor:
+        passed = tokens
+        for index in range(len(encoder.blocks)):
+            passed = block(encoder.blocks[index], passed)
+        return passed
+
+    ways = {"ours": lambda: through(run_block), "library": lambda: through(lambda block, passed: block(passed))}
+    before = resident()
+    if way in ways:
+        ways[way]()
+        return {"peak": peak_beyond(before)}
+    torch.testing.assert_close(ways["ours"](), ways["library"](), rtol=1e-4, atol=1e-4)
+    times = alternate(ways["ours"], ways["library"], ROUNDS)
+    return {"ours": times.first, "library": times.second, "ratio": times.median}
+
+
+if __name__ == "__main__":
+    measured = encoder_cost(*sys.argv[1:]) if sys.argv[1] in ENCODERS else teacher_cost(sys.argv[1])
+    print(json.dumps(measured))
