@@ -105,7 +105,7 @@ class LiveMemory(TorchDispatchMode):
 def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
     """
     Args:
-        images: {stage: how many images it trains on}.
+        images: {stage: how many images it trains on}; 0 where that is not known.
 
     Raises:
         UserError: the parts of the config do not fit together, or a teacher's family or model does not exist.
@@ -181,7 +181,7 @@ def plan_stage(
     return StagePlan(
         steps=steps,
         images=steps * settings.batch_size,
-        epochs=steps * settings.batch_size / images,
+        epochs=steps * settings.batch_size / images if images else 0.0,
         trained=trained,
         weights=weights,
         states=states,
