@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 from pathlib import Path
+from typing import IO
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -15,6 +16,7 @@ from sak.files import write_json
 
 # What may change between two starts of the same experiment.
 FREE_KEYS = ("data.workers", "checkpoint_every", "log_every")
+FREE_SECTIONS = ("probe.",)  # no part of the training
 
 
 class RunDirectory:
@@ -62,7 +64,8 @@ class RunDirectory:
                 raise UserError(f"{self.path} is not empty and holds no run; choose another output or name")
             return
         before = OmegaConf.load(self.config_file)
-        changed = [key for key in configuration.differences(config, before) if not key.endswith(FREE_KEYS)]
+        differing = configuration.differences(config, before)
+        changed = [key for key in differing if not key.endswith(FREE_KEYS) and not key.startswith(FREE_SECTIONS)]
         if changed:
             key = changed[0]
             raise UserError(
@@ -76,14 +79,24 @@ class RunDirectory:
         Raises:
             UserError: another process is at work in it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "w")  # noqa: SIM115  (held until the process ends)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process is training in {self.path}; wait for it or choose another name") from None
+        self._lock = lock(self.path)
         configuration.save(config, self.config_file)
         write_json(self.path / "environment.json", _environment())
+
+
+def lock(directory: Path) -> IO[str]:
+    """Create the directory and lock it for as long as the returned file lives.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    file = open(directory / ".lock", "w")  # noqa: SIM115  (the caller holds it until its process ends)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise UserError(f"another process is at work in {directory}; wait for it or choose another name") from None
+    return file
 
 
 def _environment() -> dict[str, str | None]:

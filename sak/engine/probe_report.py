@@ -1,0 +1,136 @@
+"""The probe's results as tables and as a figure."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sak.engine.evaluate import Metrics
+from sak.metrics.delta_m import HEADLINE, gains
+from sak.tasks import HIGHER, Task
+
+CONSTANT = "best constant"
+
+
+def relative(metrics: Mapping[str, Metrics], reference: str) -> dict[str, dict[str, float]]:
+    """{model: {task: percent by which its headline metric is better than the reference's}}.
+
+    A task that the reference fails at, with a metric of 0, is left out: there is no ratio to nothing.
+    """
+    base = metrics[reference]
+    judged = [task for task, values in base.items() if values[HEADLINE[task][0]]]
+    return {name: gains({task: values[task] for task in judged}, base) for name, values in metrics.items()}
+
+
+def absolute_rows(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], constants: Metrics) -> list[list[str]]:
+    """A header, then a row of headline metrics for each model and one for the best constant prediction."""
+    header = ["model"]
+    for name, task in tasks.items():
+        measure, direction = next(iter(task.measures.items()))
+        header.append(f"{name} {measure} {'↑' if direction == HIGHER else '↓'}")
+    rows = {**metrics, CONSTANT: constants}
+    return [header] + [
+        [name, *(f"{values[task][next(iter(tasks[task].measures))]:.2f}" for task in tasks)]
+        for name, values in rows.items()
+    ]
+
+
+def relative_rows(tasks: Mapping[str, Task], gained: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """A header, then a row of gains in percent for each model, with their mean Δm."""
+    judged = [task for task in tasks if task in next(iter(gained.values()))]
+    return [["model", *judged, "Δm"]] + [
+        [name, *(f"{values[task]:+.1f}" for task in judged), f"{np.mean(list(values.values())):+.1f}"]
+        for name, values in gained.items()
+    ]
+
+
+def table(rows: list[list[str]]) -> str:
+    """A Markdown table whose columns are aligned, so that it reads well on a terminal too."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.rjust(w) if column else cell.ljust(w) for column, (cell, w) in cells) + " |"
+        for cells in (enumerate(zip(row, widths, strict=True)) for row in rows)
+    ]
+    rule = "|" + "|".join("-" * (w + 1) + (":" if column else "-") for column, w in enumerate(widths)) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def console(
+    tasks: Mapping[str, Task],
+    metrics: Mapping[str, Metrics],
+    constants: Metrics,
+    gained: Mapping[str, Mapping[str, float]],
+    reference: str | None,
+) -> str:
+    text = table(absolute_rows(tasks, metrics, constants))
+    if any(gained.values()):
+        text += (
+            f"\n\nRelative to {reference}, in percent, positive where better:\n\n{table(relative_rows(tasks, gained))}"
+        )
+    return text
+
+
+def markdown(
+    name: str,
+    tasks: Mapping[str, Task],
+    metrics: Mapping[str, Metrics],
+    constants: Metrics,
+    gained: Mapping[str, Mapping[str, float]],
+    reference: str | None,
+) -> str:
+    """``probe.md``: the tables and what they mean."""
+    return f"""# Probing of {name}
+
+Frozen models with the same small heads, one for each task.
+
+{console(tasks, metrics, constants, gained, reference)}
+
+*{CONSTANT}*: the best that one and the same prediction for every pixel of every image reaches on the validation set.
+`NAME-s2` is NAME at several scales. Boundaries are judged under the protocol `sak`.
+
+![probe](probe.png)
+"""
+
+
+def figure(
+    tasks: Mapping[str, Task],
+    metrics: Mapping[str, Metrics],
+    gained: Mapping[str, Mapping[str, float]],
+    reference: str | None,
+) -> Figure:
+    """Bars, a group for each task: gains over the reference in percent, or without one the headline metrics.
+
+    An S2 variant has the colour of its model, hatched.
+    """
+    names = [name for name in metrics if name != reference]
+    colours = {name: f"C{number}" for number, name in enumerate(n for n in metrics if not n.endswith("-s2"))}
+    panels = 1 if gained else len(tasks)
+    drawing = Figure(figsize=(2.2 + 1.5 * len(tasks), 3.4), dpi=100, layout="constrained")
+    axes = drawing.subplots(1, panels, squeeze=False)[0]
+    breadth = 0.84 / len(names)
+    for place, name in enumerate(names):
+        colour = colours.get(name, colours.get(name.removesuffix("-s2"), "C9"))
+        style = {"color": colour, "hatch": "///" if name.endswith("-s2") else None, "edgecolor": "white", "lw": 0.5}
+        if gained:
+            values = [gained[name].get(task, 0) for task in tasks]
+            axes[0].bar(np.arange(len(tasks)) + (place - (len(names) - 1) / 2) * breadth, values, breadth, label=name,
+                        **style)  # fmt: skip
+        else:
+            for axis, (key, task) in zip(axes, tasks.items(), strict=True):
+                axis.bar(place, metrics[name][key][next(iter(task.measures))], 0.84, label=name, **style)
+    if gained:
+        axes[0].set_xticks(range(len(tasks)), tasks)
+        axes[0].axhline(0, color="black", lw=0.8)
+        axes[0].set_ylabel(f"better than {reference} by %")
+        axes[0].grid(axis="y", alpha=0.3)
+        axes[0].set_axisbelow(True)
+    else:
+        for axis, (key, task) in zip(axes, tasks.items(), strict=True):
+            measure, direction = next(iter(task.measures.items()))
+            axis.set_title(f"{key}\n{measure} {'↑' if direction == HIGHER else '↓'}", fontsize=9)
+            axis.set_xticks([])
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    drawing.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 8), fontsize=8, frameon=False)
+    return drawing

@@ -1,0 +1,182 @@
+"""How alike the features of frozen models and of a student's sources are, level by level.
+
+Legend: B batch, D width, h, w a model's grid, H, W canvas, M models, L levels.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from sak import data
+from sak.data.transforms import margins
+from sak.engine import loading
+from sak.engine.probe import SPLITS, build_models, models_to_probe
+from sak.errors import UserError
+from sak.files import replacing, write_json
+from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
+from sak.student import Student
+
+TITLES = {
+    "cka": "Linear CKA",
+    "reconstruction": "Linear reconstruction: R² of the row from the column",
+}
+
+
+class Sources(nn.Module):
+    """What a student's routers mix: the stem and each path, before any aligner."""
+
+    def __init__(self, student: Student):
+        super().__init__()
+        self.student = student.eval()
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
+        """Images (B, 3, H, W) in [0, 1] -> {"student NAME": one (B, D, h, w) per level}."""
+        student = self.student
+        grid = student.stem.grid(*images.shape[-2:])
+        tokens = student.stem((images - student.mean) / student.std)
+        sources = {"stem": [tokens[block + 1][:, 1:] for block in student.levels]}
+        sources |= {name: path(tokens) for name, path in student.paths.items()}
+        return {
+            f"student {name}": [level.transpose(1, 2).unflatten(2, grid) for level in levels]
+            for name, levels in sources.items()
+        }
+
+
+def compare(config: DictConfig, student: str | None = None, images: int = 300, batch_size: int = 16) -> Path:
+    """Linear CKA and linear reconstruction between the probed models of a config and the sources of a student.
+
+    Linear maps are fitted on images of "train"; both measures are taken on images of "val". A sample is a token; maps
+    of different grids are averaged down to the coarsest one of the level, and tokens in the padding do not count.
+
+    Args:
+        student: a run or a bundle; None: the models alone.
+        images: of each split, evenly spread.
+
+    Returns:
+        the figure; `similarity.json` with all numbers lies beside it.
+
+    Raises:
+        UserError: there is nothing to compare, the models differ in their number of levels, or the student cannot be
+            read.
+    """
+    if images < 1:
+        raise UserError(f"--images is {images}, but must be at least 1")
+    models = build_models(models_to_probe(config), config.seed)
+    sources = Sources(_load(student)) if student else None
+    levels = {name: len(model.levels) for name, model in models.items()}
+    if sources:
+        levels["the student"] = len(sources.student.levels)
+    if len(set(levels.values())) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in levels.items())
+        raise UserError(f"features are compared level by level, but the models have different numbers: {counts}")
+    if len(models) + (1 + len(sources.student.paths) if sources else 0) < 2:
+        raise UserError("there are no two models to compare: add teachers or probe.extra to the config, or a student")
+    data.prepare(config.data)
+    device = Accelerator(cpu=not torch.accelerator.is_available()).device
+    modules = nn.ModuleDict(models).to(device)
+    if sources:
+        sources.to(device)
+
+    moments: dict[str, list[Moments]] = {}
+    for split in SPLITS:
+        for batch in _batches(config, split, images, batch_size):
+            pixels = batch["image"].to(device)
+            maps = {name: model(pixels) for name, model in modules.items()}
+            if sources:
+                maps |= sources(pixels)
+            names = list(maps)
+            for level, features in enumerate(zip(*maps.values(), strict=True)):
+                if split not in moments:
+                    moments[split] = []
+                if level == len(moments[split]):
+                    moments[split].append(Moments([part.shape[1] for part in features]))
+                moments[split][level].update(_samples(features, batch["size"], tuple(pixels.shape[-2:])))
+    tokens, widest = moments["train"][-1].count, max(part.stop - part.start for part in moments["train"][-1].parts)
+    if tokens <= widest:
+        raise UserError(f"{tokens} tokens are too few to fit linear maps of {widest} channels; ask for more --images")
+    result = {
+        "models": names,
+        "images": {split: min(images, len(_dataset(config, split))) for split in SPLITS},
+        "cka": [linear_cka(held).tolist() for held in moments["val"]],
+        "reconstruction": [
+            linear_reconstruction(fitted, held).tolist()
+            for fitted, held in zip(moments["train"], moments["val"], strict=True)
+        ],
+    }
+    path = Path(config.output) / f"{config.name}-similarity"
+    write_json(path / "similarity.json", result)
+    with replacing(path / "similarity.png") as beside:
+        heat_maps(result).savefig(beside, format="png")
+    return path / "similarity.png"
+
+
+def heat_maps(result: Mapping) -> Figure:
+    """A row of panels for each measure, a panel for each level; cells in percent."""
+    names, count = result["models"], len(result["cka"])
+    side = 0.9 + 0.27 * len(names)
+    figure = Figure(figsize=(0.9 + side * count, 2 * side + 0.6), dpi=90, layout="constrained")
+    rows = figure.subfigures(2, 1)
+    for row, (measure, title) in zip(rows, TITLES.items(), strict=True):
+        row.suptitle(title, fontsize=9)
+        axes = row.subplots(1, count, squeeze=False, sharey=True)[0]
+        for level, axis in enumerate(axes):
+            values = 100 * np.array(result[measure][level])
+            axis.imshow(values, vmin=0, vmax=100, cmap="viridis")
+            axis.set_title(f"level {level + 1} of {count}", fontsize=8)
+            axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+            axis.set_yticks(range(len(names)), names, fontsize=6)
+            for (y, x), value in np.ndenumerate(values):
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5,
+                          color="black" if value > 60 else "white")  # fmt: skip
+    return figure
+
+
+def _load(path: str) -> Student:
+    bundle = next((place for place in (Path(path) / "student", Path(path)) if (place / "config.json").is_file()), None)
+    if bundle is None:
+        raise UserError(f"there is no student at {path}: give a finished run or a bundle")
+    try:
+        return Student.from_pretrained(bundle)
+    except Exception as error:  # torch, safetensors and json have their own errors for a damaged bundle
+        raise UserError(f"the student {bundle} cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def _dataset(config: DictConfig, split: str):
+    return data.build(OmegaConf.merge(config.data, {"tasks": []}), split)
+
+
+def _batches(config: DictConfig, split: str, images: int, batch_size: int) -> Iterator[dict]:
+    dataset = _dataset(config, split)
+    chosen = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(int).tolist()
+    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    with tqdm(total=len(chosen), desc=f"features of {split}", unit="img", mininterval=1) as progress:
+        for batch in loading.load(dataset, batches, config.data.workers):
+            yield batch
+            progress.update(len(batch["image"]))
+
+
+def _samples(features: Sequence[Tensor], sizes: Sequence[Tensor], canvas: tuple[int, int]) -> list[Tensor]:
+    """Maps (B, D, h, w) of several models -> (N, D) each: tokens of the coarsest grid whose centre is in the image.
+
+    Args:
+        sizes: heights and widths of the images on their canvas, (B,) each.
+    """
+    h, w = min((tuple(maps.shape[-2:]) for maps in features), key=lambda grid: grid[0] * grid[1])
+    y = (torch.arange(h) + 0.5) * canvas[0] / h
+    x = (torch.arange(w) + 0.5) * canvas[1] / w
+    inside = []
+    for size in zip(*(side.tolist() for side in sizes), strict=True):
+        top, left = margins(size, canvas)
+        rows, columns = (y > top) & (y < top + size[0]), (x > left) & (x < left + size[1])
+        inside.append(rows[:, None] & columns)
+    chosen = torch.stack(inside).to(features[0].device)  # (B, h, w)
+    return [F.adaptive_avg_pool2d(maps.float(), (h, w)).permute(0, 2, 3, 1)[chosen] for maps in features]

@@ -1,0 +1,35 @@
+"""How alike the frozen teachers of a config are, and the sources of a student: linear CKA and linear reconstruction."""
+
+import argparse
+
+from sak import config
+from sak.cli import run
+
+EXAMPLE = """example:
+  python tools/compare_features.py configs/sak_pascal_mini.yaml
+  python tools/compare_features.py configs/sak_pascal_mini.yaml --student runs/sak_pascal_mini probe.scales=null
+
+It compares the config's teachers, the models of probe.extra and, where probe.scales is given, the S2 variant of each,
+and writes similarity.png and similarity.json to <output>/<name>-similarity/."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser.add_argument(
+        "--student", metavar="RUN", help="a finished run or a bundle: its stem and paths are compared too"
+    )
+    parser.add_argument("--images", type=int, default=300, help="images of each split (default: 300)")
+    options = parser.parse_intermixed_args(arguments)
+    experiment = config.load(options.config, options.overrides)
+
+    from sak.engine.similarity import compare  # after the config's own mistakes: it loads torch and the model libraries
+
+    print(f"Finished: {compare(experiment, options.student, options.images)}")
+
+
+if __name__ == "__main__":
+    run(main)

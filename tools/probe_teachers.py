@@ -1,0 +1,31 @@
+"""Probe the frozen teachers of a config: the same small heads on each of them, one for each task."""
+
+import argparse
+
+from sak import config
+from sak.cli import run
+
+EXAMPLE = """example:
+  python tools/probe_teachers.py configs/sak_pascal_mini.yaml
+  python tools/probe_teachers.py configs/sak_pascal_mini.yaml name=longer probe.steps=2000 probe.scales=null
+
+It probes the config's teachers, the models of probe.extra and, where probe.scales is given, the S2 variant of each,
+and writes <output>/<name>-probe/. The same command again resumes: what is done is not done again."""
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    options = parser.parse_args(arguments)
+    experiment = config.load(options.config, options.overrides)
+
+    from sak.engine.probe import Probe  # after the config's own mistakes: it loads torch and the model libraries
+
+    print(f"Finished: {Probe(experiment).finish()}")
+
+
+if __name__ == "__main__":
+    run(main)
