@@ -1,6 +1,8 @@
 """MeanIoU, MaxF, AngularError and DepthRMSE: values by hand, and what all metrics have in common."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -236,3 +238,16 @@ def test_boundaries_matched_by_workers_are_the_same():
     shared.update(*boundary_batch(0))
     assert value(shared) != value(alone)
     assert shared.pooled.sum() < alone.pooled.sum()
+
+
+def test_workers_need_no_guard_in_the_callers_script():
+    script = """
+import torch
+from sak.metrics.boundary import BoundaryF
+print("once")
+metric = BoundaryF(0.0075, workers=1)
+metric.update(torch.rand(2, 1, 16, 16), torch.zeros(2, 1, 16, 16, dtype=torch.uint8))
+print(float(metric.compute()["ods_f"]))
+"""
+    done = subprocess.run([sys.executable, "-"], input=script, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "once\n0.0\n"), done.stderr

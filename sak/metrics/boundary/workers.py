@@ -4,7 +4,9 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import types
 from concurrent.futures import ProcessPoolExecutor
 
 
@@ -17,7 +19,18 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sak.metrics.boundary.evaluation"])
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    return _Pool(workers, mp_context=context, initializer=_start_worker)
+
+
+class _Pool(ProcessPoolExecutor):
+    def submit(self, *args, **kwargs):
+        # This starts workers, which would run the caller's script again: it may be unguarded, or no file at all.
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            return super().submit(*args, **kwargs)
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _start_worker() -> None:
