@@ -79,6 +79,8 @@ class Experiment:
         # Without the second stage there is nothing to predict with: no heads, no labelled data, no evaluation.
         self.tasks = build_tasks(config) if "multitask" in self.stages else {}
         self.committee = build_committee(config).to(self.accelerator.device) if config.teachers else None
+        for line in self.committee.reports if self.committee else ():
+            self.accelerator.print(f"teacher {line}")
         dims = self.committee.dims if self.committee else {}
         if self.committee is None and "distill" in self.stages:
             raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")

@@ -63,6 +63,7 @@ def _measure(*arguments: str) -> dict:
     done = subprocess.run(
         child, cwd=Path(__file__).parents[1], env=threads, stdout=subprocess.PIPE, text=True, check=True
     )
+    print(*arguments, done.stdout.splitlines()[-1], file=sys.stderr)  # the rows so far, of a run of many minutes
     return json.loads(done.stdout.splitlines()[-1])
 
 
