@@ -10,15 +10,17 @@ import safetensors.torch
 import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
+    EntryNotFoundError,
     GatedRepoError,
     LocalEntryNotFoundError,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from torch import Tensor, nn
 
 from sak.errors import UserError
+
+ABSENT = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
 
 @dataclasses.dataclass
@@ -70,7 +72,7 @@ def from_hub(teacher: str, repo: str, files: Sequence[str], revision: str | None
         for file in files:
             try:
                 return Path(hf_hub_download(repo, file, revision=revision))
-            except (RemoteEntryNotFoundError, LocalEntryNotFoundError):
+            except EntryNotFoundError:
                 if file == files[-1]:
                     raise
     except GatedRepoError as error:
@@ -78,16 +80,16 @@ def from_hub(teacher: str, repo: str, files: Sequence[str], revision: str | None
             f"teacher {teacher}: the weights are gated; accept the terms at {page} and run `hf auth login`, "
             f"or {missing}."
         ) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError, RemoteEntryNotFoundError) as error:
-        what = f"revision {revision} of {repo}" if isinstance(error, RevisionNotFoundError) else f"{repo}"
+    except (*ABSENT, OSError) as error:  # without a network: an entry that is not found locally, or an HTTP error
+        if isinstance(error, LocalEntryNotFoundError) or not isinstance(error, ABSENT):
+            raise UserError(
+                f"teacher {teacher}: {files[0]} of {repo} is not in the cache ({constants.HF_HUB_CACHE}) and cannot be "
+                f"downloaded; {missing}."
+            ) from error
+        what = f"revision {revision} of {repo}" if isinstance(error, RevisionNotFoundError) else repo
         raise UserError(
             f"teacher {teacher}: the hub has no {what} with {' or '.join(files)} that you may read; correct `model`, "
             "`options` or `revision`, or give a local file as `weights`."
-        ) from error
-    except (LocalEntryNotFoundError, OSError) as error:  # HTTP errors are OSErrors
-        raise UserError(
-            f"teacher {teacher}: {files[0]} of {repo} is not in the cache ({constants.HF_HUB_CACHE}) and cannot be "
-            f"downloaded; {missing}."
         ) from error
     raise AssertionError("files is empty")
 

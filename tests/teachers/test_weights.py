@@ -201,7 +201,7 @@ def test_the_hubs_file_is_read_like_a_local_one(tmp_path, monkeypatch):
 
     def download(repo, file, revision):
         if file == "model.safetensors":
-            raise errors.RemoteEntryNotFoundError("404", response=RESPONSE)
+            raise errors.EntryNotFoundError("404")
         return str(tmp_path / file)
 
     monkeypatch.setattr(weights, "hf_hub_download", download)
