@@ -88,6 +88,7 @@ class StageConfig:
     accumulate: int = 1  # micro-batches per optimizer step
     checkpoint_every: int = 1000  # steps
     log_every: int = 10  # steps
+    keep_last: int = 2  # checkpoints of the stage
     loss: str = "cos+l1"  # of the distillation: cos+l1, cos or l2
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -299,7 +300,7 @@ def _check(config: DictConfig, where: str) -> None:
             raise UserError(f"{where}: {key} needs either steps or epochs")
         if stage.optim.warmup_steps and stage.optim.warmup_epochs is not None:
             raise UserError(f"{where}: {key}.optim takes either warmup_steps or warmup_epochs")
-        for positive in ("batch_size", "accumulate", "checkpoint_every", "log_every", "optim.lr"):
+        for positive in ("batch_size", "accumulate", "checkpoint_every", "keep_last", "log_every", "optim.lr"):
             require(OmegaConf.select(stage, positive) > 0, f"{key}.{positive}", "positive")
         require((stage.steps or 0) >= 0, f"{key}.steps", "at least 0")
         require(stage.epochs is None or stage.epochs > 0, f"{key}.epochs", "positive; steps=0 leaves the stage out")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,12 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_partial(directory: str | os.PathLike) -> None:
+    """Delete what killed writers left beside the files of a directory, where no other process may be writing."""
+    for left in Path(directory).glob(".*.partial"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

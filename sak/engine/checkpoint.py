@@ -1,6 +1,10 @@
-"""Checkpoints of a run: written whole or not at all, found again in the order of training."""
+"""Checkpoints of a run: written whole or not at all, verified when read, found again in the order of training."""
 
+import os
 import re
+import shutil
+import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,7 @@ from sak.errors import UserError
 from sak.files import replacing
 
 STAGES = ("distill", "multitask")
-KEPT = 2  # of a stage, the newest: a damaged one leaves its predecessor
+CONTENT = ("stage", "step", "student", "optimizer", "scaler")  # no random state: it is drawn anew for every step
 
 
 @dataclass
@@ -22,49 +26,94 @@ class Progress:
     step: int
 
 
+class DamagedCheckpoint(UserError):
+    """A checkpoint that is not what was written."""
+
+
 def path_of(directory: Path, progress: Progress) -> Path:
     return directory / f"{progress.stage}-{progress.step:07d}.pt"
 
 
-def save(directory: Path, progress: Progress, state: dict[str, Any]) -> None:
-    """Write a checkpoint; older ones of the stage are removed once it is complete.
+def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int = 2) -> None:
+    """Write a checkpoint; once it is complete, only the newest ``keep`` of the stage are left.
 
     ``state`` holds tensors, numbers, strings, and lists and dicts of them: what ``weights_only`` loads back.
+
+    Raises:
+        UserError: it cannot be written, as on a full disk; the checkpoints before it are left as they are.
     """
-    with replacing(path_of(directory, progress)) as beside:
-        torch.save({"stage": progress.stage, "step": progress.step, **state}, beside)
-    for old in _of_stage(directory, progress.stage)[:-KEPT]:
+    path = path_of(directory, progress)
+    try:
+        with replacing(path) as beside:
+            torch.save({"stage": progress.stage, "step": progress.step, **state}, beside)
+    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a write that failed
+        reason = error.strerror if isinstance(error, OSError) else "the file could not be written to its end"
+        raise UserError(
+            f"checkpoint {path} cannot be saved: {reason}, and {shutil.disk_usage(directory).free / 1e6:,.0f} MB are "
+            "free on its disk; make room there: the same command goes on from the checkpoint before it"
+        ) from error
+    for old in _of_stage(directory, progress.stage)[:-keep]:
         old.unlink()
 
 
 def newest(directory: Path) -> Path | None:
-    """The checkpoint furthest in training, or None."""
-    return next((files[-1] for stage in reversed(STAGES) if (files := _of_stage(directory, stage))), None)
+    """The checkpoint furthest in training, damaged or not, or None."""
+    return next(iter(_newest_first(directory)), None)
+
+
+def resume(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint that is intact, and its content; None if there are no checkpoints.
+
+    Damaged ones that are newer are named in a warning and set aside, as ``<name>.damaged``: they no longer count.
+
+    Raises:
+        UserError: there are checkpoints, but all are damaged; they are left as they are.
+    """
+    damaged: dict[Path, str] = {}
+    for path in _newest_first(directory):
+        try:
+            state = load(path)
+        except DamagedCheckpoint as error:
+            damaged[path] = str(error)
+            continue
+        for other, reason in damaged.items():
+            aside = other.with_name(f"{other.name}.damaged")
+            os.replace(other, aside)
+            warnings.warn(f"{reason}: it is now {aside.name}, and training goes on from {path.name}", stacklevel=2)
+        return path, state
+    if damaged:
+        first = next(iter(damaged.values()))
+        raise UserError(
+            f"no checkpoint in {directory} can be read ({len(damaged)} are damaged; {first}); "
+            "restore one, or delete them all to begin anew"
+        )
+    return None
 
 
 def load(path: Path) -> dict[str, Any]:
     """
     Raises:
-        UserError: the file is damaged.
+        DamagedCheckpoint: the file is incomplete, its checksums do not fit its content, or it is no checkpoint.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises several kinds over a damaged archive
-        raise UserError(
-            f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); "
-            "delete it to go on from the one before it"
-        ) from error
+        # torch writes a checksum of each tensor into its archive, but does not look at it when it reads.
+        with zipfile.ZipFile(path) as archive:
+            if wrong := archive.testzip():
+                raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # zipfile and torch raise several kinds over a damaged archive
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({reason})") from error
+    lacking = [key for key in CONTENT if not isinstance(state, dict) or key not in state]
+    if lacking:
+        raise DamagedCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
+    return state
 
 
-def random_state() -> dict[str, Any]:
-    return {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def restore_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+def _newest_first(directory: Path) -> list[Path]:
+    return [path for stage in reversed(STAGES) for path in reversed(_of_stage(directory, stage))]
 
 
 def _of_stage(directory: Path, stage: str) -> list[Path]:
-    return sorted(file for file in directory.glob(f"{stage}-*.pt") if re.fullmatch(rf"{stage}-\d+\.pt", file.name))
+    files = [file for file in directory.glob(f"{stage}-*.pt") if re.fullmatch(rf"{stage}-\d+\.pt", file.name)]
+    return sorted(files, key=lambda file: int(file.stem.removeprefix(f"{stage}-")))

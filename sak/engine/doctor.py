@@ -115,6 +115,6 @@ def describe(found: Plan) -> str:
             f"  AdamW's states           {stage.states / GB:>9.2f} GB",
             f"  gradients, activations   {stage.moving / GB:>9.2f} GB at their highest",
             f"  memory on one device     {stage.peak / GB:>9.2f} GB",
-            f"  a checkpoint on disk     {stage.checkpoint / GB:>9.2f} GB, two are kept",
+            f"  a checkpoint on disk     {stage.checkpoint / GB:>9.2f} GB each",
         ]
     return "\n".join(lines)

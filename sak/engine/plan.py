@@ -38,7 +38,7 @@ class StagePlan:
         weights: of student and teachers.
         states: AdamW's two moments.
         peak: the most that is alive within a step: weights, states, and gradients and activations at their highest.
-        checkpoint: one checkpoint on disk; two of a stage are kept.
+        checkpoint: one checkpoint on disk; ``keep_last`` of a stage are kept.
     """
 
     steps: int

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from sak import config as configuration
 from sak.errors import UserError
-from sak.files import write_json
+from sak.files import remove_partial, write_json
 
 # What may change between two starts of the same experiment.
-FREE_KEYS = ("data.workers", "checkpoint_every", "log_every")
+FREE_KEYS = ("data.workers", "checkpoint_every", "keep_last", "log_every")
 FREE_SECTIONS = ("probe.",)  # no part of the training
 
 
@@ -74,12 +74,14 @@ class RunDirectory:
             )
 
     def open(self, config: DictConfig) -> None:
-        """Create the directory, note what is being run, and lock it against a second process.
+        """Create the directory, lock it against a second process, tidy it up, and note what is being run.
 
         Raises:
             UserError: another process is at work in it.
         """
         self._lock = lock(self.path)
+        for directory in (self.path, self.checkpoints, self.panels, self.routing):
+            remove_partial(directory)
         configuration.save(config, self.config_file)
         write_json(self.path / "environment.json", _environment())
 

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Mapping
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
@@ -123,10 +124,8 @@ class Experiment:
         self.student.set_image_size(image_size(self.config, stage))
         objective = self._objective(stage)
         optimizer = adamw(self.student, settings.optim)
-        torch.manual_seed(self.config.seed + 1 + STAGES.index(stage) + 1000 * self.accelerator.process_index)
         if state:
             optimizer.load_state_dict(state["optimizer"])
-            checkpoint.restore_random_state(state["random"])
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
         self.student.to(self.accelerator.device)
@@ -144,6 +143,8 @@ class Experiment:
         )
         with StopRequest() as stop, progress:
             for step, micro_batches in enumerate(self.batches[stage].steps(start, steps), start=start):
+                if stage == "multitask" and step and _every(settings.evaluate_every, step):
+                    self._evaluate(Progress(stage, step))  # first thing after a resume too, if it belongs there
                 rate = learning_rate(settings.optim, step, steps, self.batches[stage].steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -152,16 +153,13 @@ class Experiment:
                 progress.update(settings.batch_size)
                 if self.tracker and (done.step % settings.log_every == 0 or done.step == steps):
                     self._log(done, terms, rate, progress)
-                at_end = done.step == steps
-                if at_end or stop.made or done.step % settings.checkpoint_every == 0:
+                if done.step == steps or stop.made or done.step % settings.checkpoint_every == 0:
                     self._save_checkpoint(done, optimizer)
                 if stop.made:
                     raise KeyboardInterrupt(
                         f"stopped after step {done.step} of {steps} of the stage {stage}; "
                         "the same command goes on from there"
                     )
-                if stage == "multitask" and not at_end and _every(settings.evaluate_every, done.step):
-                    self._evaluate(done)
         if stage in self.cached:
             self.accelerator.print(self.cached[stage].summary())
         self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -169,6 +167,8 @@ class Experiment:
 
     def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, float]:
         """One optimizer step; the terms of its loss, averaged over the micro-batches."""
+        # What is random in it depends on nothing that came before: there is no random state to save or restore.
+        torch.manual_seed(_seed(self.config.seed, STAGES.index(stage), step, self.accelerator.process_index))
         optimizer.zero_grad()
         summed: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches, start=1):
@@ -237,12 +237,17 @@ class Experiment:
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def _resume(self) -> dict | None:
-        path = checkpoint.newest(self.run.checkpoints)
-        if path is None:
+        with self.accelerator.main_process_first():  # which sets damaged ones aside for all
+            found = checkpoint.resume(self.run.checkpoints)
+        if found is None:
             return None
-        state = checkpoint.load(path)
+        path, state = found
         self.student.set_image_size(image_size(self.config, state["stage"]))
-        self.student.load_state_dict(state["student"], strict=True)
+        try:
+            self.student.load_state_dict(state["student"], strict=True)
+        except RuntimeError as error:
+            difference = str(error).splitlines()[1].strip()
+            raise UserError(f"checkpoint {path} is of another student: {difference}") from error
         self.accelerator.print(f"going on from {path}")
         return state
 
@@ -254,9 +259,8 @@ class Experiment:
                 "student": self.student.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else {},
-                "random": checkpoint.random_state(),
             }
-            checkpoint.save(self.run.checkpoints, done, state)
+            checkpoint.save(self.run.checkpoints, done, state, self.config.stages[done.stage].keep_last)
 
     # --- what people see --------------------------------------------------------------------------------------------
 
@@ -335,6 +339,11 @@ class Experiment:
             f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n",
         )
         write_json(self.run.metrics, {})
+
+
+def _seed(*numbers: int) -> int:
+    """64 bits that differ wherever one of the numbers does."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _every(interval: int | None, step: int) -> bool:

@@ -54,7 +54,7 @@ def test_states_and_checkpoint(experiment, tmp_path):
     unused = sum(p.numel() for p in student.parameters() if p.requires_grad and p.grad is None)
     assert planned.states == sum(4 * moment.numel() for moment in moments) + 2 * 4 * unused
     assert planned.trained == sum(p.numel() for p in student.parameters() if p.requires_grad)
-    state = {"student": student.state_dict(), "optimizer": optimizer.state_dict(), "random": checkpoint.random_state()}
+    state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
     checkpoint.save(tmp_path, checkpoint.Progress("distill", 1), state)
     (file,) = tmp_path.glob("*.pt")
     # Names and the format's padding weigh something in so small a model.
