@@ -59,6 +59,7 @@ class StudentConfig:
     aligner: bool | None = None  # null: where widths differ
     router: str = "mor"  # or sum
     noisy_gating: bool = True
+    activation_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
     head: HeadConfig = field(default_factory=HeadConfig)  # of every task ...
     heads: dict[str, HeadConfig] = field(default_factory=dict)  # ... that is not named here
 
@@ -87,8 +88,8 @@ class StageConfig:
     batch_size: int = MISSING  # images per optimizer step, over all devices and accumulated micro-batches
     accumulate: int = 1  # micro-batches per optimizer step
     checkpoint_every: int = 1000  # steps
-    log_every: int = 10  # steps
     keep_last: int = 2  # checkpoints of the stage
+    log_every: int = 10  # steps
     loss: str = "cos+l1"  # of the distillation: cos+l1, cos or l2
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -149,6 +150,7 @@ class Config:
     output: str = "runs"
     seed: int = 0
     precision: str = "no"  # no (float32), bf16 or fp16
+    compile: bool = False  # train through torch.compile
     data: DataConfig = field(default_factory=DataConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)

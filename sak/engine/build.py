@@ -55,7 +55,9 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
         UserError: the parts of the config do not fit together.
     """
     options = OmegaConf.to_container(config.student)
-    head, heads, _, _ = (options.pop(key) for key in ("head", "heads", "pretrained", "weights"))
+    head, heads = options.pop("head"), options.pop("heads")
+    activation_checkpointing = options.pop("activation_checkpointing")
+    del options["pretrained"], options["weights"]  # `start_from_weights` sees to them
     if strangers := sorted(heads.keys() - set(config.data.tasks)):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
     # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
@@ -70,6 +72,7 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
         )
     except ValueError as error:
         raise UserError(f"student: {error}") from error
+    student.activation_checkpointing = activation_checkpointing
     distils = not left_out(config.stages.distill) or config.stages.multitask.alpha != 0
     if config.student.aligner is False and distils:
         for name, dims in teachers.items():

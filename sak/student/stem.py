@@ -7,6 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from sak.student.recomputation import recomputed
+
 
 class Stem(nn.Module):
     """A timm ViT without its final norm and classifier (SAK, arXiv 2410.14633: TAS).
@@ -66,13 +68,16 @@ class Stem(nn.Module):
         _check_divisible((height, width), self.patch_size)
         return height // self.patch_size, width // self.patch_size
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B,3,H,W) -> tokens [x_0, ..., x_L], each (B, 1+N, D) with the class token first."""
+    def forward(self, images: Tensor, recompute: bool = False) -> list[Tensor]:
+        """Normalised images (B,3,H,W) -> tokens [x_0, ..., x_L], each (B, 1+N, D) with the class token first.
+
+        With ``recompute`` the blocks' activations are not kept for the backward pass.
+        """
         self.grid(*images.shape[-2:])
         x = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
         tokens = [x]
         for block in self.vit.blocks:
-            x = block(x)
+            x = recomputed(block, x, of=block) if recompute else block(x)
             tokens.append(x)
         return tokens
 

@@ -3,7 +3,7 @@
 Shapes: B batch, N patch tokens, D stem width, D_t teacher width, T teachers, H,W image, h,w token grid.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sak.student.adapter import AdapterPath, StemPath, TeacherPath
 from sak.student.head import build_head
+from sak.student.recomputation import recomputed
 from sak.student.router import MixtureOfRepresentations
 from sak.student.stem import Stem
 
@@ -63,6 +64,10 @@ class Student(
             the stem is the only source there is nothing to route.
         noisy_gating: noise on the routers' logits while training.
         heads: {task: {"type": ..., "options": {...}}}; a task that is not named gets the paper's head.
+
+    Attributes:
+        activation_checkpointing: whether training computes activations of blocks, paths and heads twice instead of
+            keeping them: less memory, more time, the same gradients. No part of the bundle; False at first.
 
     Raises:
         ValueError: levels beyond the stem's depth, an image size that the patch does not divide, an unknown path,
@@ -126,6 +131,7 @@ class Student(
         for task, channels in tasks.items():
             head = (heads or {}).get(task) or {"type": "sak"}
             self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
+        self.activation_checkpointing = False
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
 
@@ -135,27 +141,41 @@ class Student(
         ``tasks`` chooses the tasks to predict: None for all of them, () for none, as the distillation stage needs.
         """
         image_size = tuple(images.shape[-2:])
-        tokens = self.stem((images - self.mean) / self.std)
+        tokens = self.stem((images - self.mean) / self.std, self.activation_checkpointing)
         grid = self.stem.grid(*image_size)
-        features = {teacher: path(tokens) for teacher, path in self.paths.items()}
+        features = {teacher: self._run(path, tokens, of=path) for teacher, path in self.paths.items()}
+        sources = [
+            [tokens[block + 1][:, 1:], *(features[teacher][level] for teacher in self.sources[1:])]
+            for level, block in enumerate(self.levels)
+        ]
         predictions, routing = {}, {}
         for task in self.heads if tasks is None else tasks:
-            mixed = []
-            for level, block in enumerate(self.levels):
-                x = tokens[block + 1][:, 1:]
-                sources = [features[teacher][level] for teacher in self.sources[1:]]
-                if task in self.routers:
-                    x, weights = self.routers[task][level](x, sources)
-                    routing.setdefault(task, []).append(weights)
-                else:
-                    x = torch.stack([x, *sources]).sum(0)
-                mixed.append(_as_map(x, grid))
-            predictions[task] = self.heads[task](mixed, image_size)
+            predictions[task], weights = self._run(self._decode, task, sources, image_size, of=self.heads[task])
+            if weights:
+                routing[task] = weights
         paths = {
             teacher: [_as_map(aligned, grid) for aligned in self.paths[teacher].align(f)]
             for teacher, f in features.items()
         }
         return StudentOutput(predictions, paths, routing)
+
+    def _decode(
+        self, task: str, sources: Sequence[Sequence[Tensor]], image_size: tuple[int, int]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Per level the S sources (B, N, D) -> the task's prediction (B, C, H, W), and its weights (B, S) if routed."""
+        grid = self.stem.grid(*image_size)
+        mixed, weights = [], []
+        for level, (x, *paths) in enumerate(sources):
+            if task in self.routers:
+                x, routed = self.routers[task][level](x, paths)
+                weights.append(routed)
+            else:
+                x = sum(paths, x)
+            mixed.append(_as_map(x, grid))
+        return self.heads[task](mixed, image_size), weights
+
+    def _run(self, function: Callable, *arguments, of: nn.Module):
+        return recomputed(function, *arguments, of=of) if self.activation_checkpointing else function(*arguments)
 
     @classmethod
     def _from_pretrained(cls, **arguments) -> "Student":
