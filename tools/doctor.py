@@ -5,6 +5,7 @@ is that of one training step on one device, counted storage by storage; allocato
 """
 
 import argparse
+import os
 import sys
 
 from sak import config
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
     from sak.data.inspection import report
     from sak.engine.doctor import describe, diagnose  # after the config's own mistakes: it loads the model libraries
 
-    workers = experiment.data.workers if options.workers is None else options.workers
+    workers = min(experiment.data.workers, os.cpu_count() or 1) if options.workers is None else options.workers
     inspection, plan = diagnose(experiment, options.quick, workers)
     for subject, fact in inspection.facts:
         print(f"{subject:<16}{fact}")

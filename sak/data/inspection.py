@@ -98,6 +98,8 @@ def inspect(data: DataConfig, sample: int | None = None, workers: int = 0, progr
         inspection.facts.append(("sample", f"{sample:,} of {len(jobs):,} images are read, drawn at random"))
         chosen = np.random.default_rng(0).choice(len(jobs), sample, replace=False)
         jobs = [jobs[index] for index in sorted(chosen)]
+    if not jobs:
+        return inspection
     sums, values = Counter(), {}
     examined = Examined(kind, tuple(data.image_size), jobs)
     loader = DataLoader(examined, num_workers=workers, collate_fn=first, worker_init_fn=leave_interrupts)
@@ -107,8 +109,7 @@ def inspect(data: DataConfig, sample: int | None = None, workers: int = 0, progr
         sums.update(findings.sums)
         for key, value in findings.values.items():
             values.setdefault(key, []).append((value, files.get(key.split()[0], files["image"])[0]))
-    if jobs:
-        summarise(sums, values, inspection)
+    summarise(sums, values, inspection)
     return inspection
 
 

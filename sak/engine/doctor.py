@@ -14,7 +14,7 @@ from sak.config import left_out
 from sak.data.examination import Problem
 from sak.data.images import find_images
 from sak.data.inspection import Inspection, inspect
-from sak.engine.plan import Plan, plan
+from sak.engine.plan import Plan, StagePlan, plan
 from sak.errors import UserError
 from teachers.base import RANDOM
 
@@ -109,7 +109,7 @@ def describe(found: Plan) -> str:
     lines += [f"  {part:<18}{number / 1e6:>9.2f}" for part, number in found.parameters.items()]
     for name, stage in found.stages.items():
         lines += [
-            f"stage {name}: {stage.steps:,} steps, {stage.images:,} images, {stage.epochs:.4g} epochs",
+            f"stage {name}: {_length(stage)}",
             f"  trained parameters       {stage.trained / 1e6:>9.2f} million",
             f"  weights and teachers     {stage.weights / GB:>9.2f} GB",
             f"  AdamW's states           {stage.states / GB:>9.2f} GB",
@@ -118,3 +118,10 @@ def describe(found: Plan) -> str:
             f"  a checkpoint on disk     {stage.checkpoint / GB:>9.2f} GB each",
         ]
     return "\n".join(lines)
+
+
+def _length(stage: StagePlan) -> str:
+    if not stage.steps:
+        return "as long as its images make it, but there are none"
+    epochs = f", {stage.epochs:.4g} epochs" if stage.epochs else ""
+    return f"{stage.steps:,} steps, {stage.images:,} images{epochs}"
