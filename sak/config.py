@@ -3,6 +3,7 @@
 Every mistake is one sentence that names the key, the file and, where there is one, the nearest known key.
 """
 
+import copy
 import dataclasses
 import difflib
 import os
@@ -173,7 +174,7 @@ def image_size(config: Config, stage: str) -> tuple[int, int]:
 def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     """Read a YAML config, what it ``extends``, and ``key=value`` overrides into a checked Config.
 
-    A teacher that is set to null is taken out again: ``teachers.sam=null``.
+    A teacher that is set to null is taken out again: ``teachers.sam=null``; so is a model of ``probe.extra``.
 
     Raises:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
@@ -243,24 +244,30 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
     _check_keys(content, Config, "", where)
-    content = _without_teachers(config, content, where)
+    content = _without_nulls(config, content, where)
     try:
         return OmegaConf.merge(config, content)
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {error.full_key}: {_first_line(error)}") from None
 
 
-def _without_teachers(config: DictConfig, content: dict[str, Any], where: str) -> dict[str, Any]:
-    """Take the teachers that ``content`` sets to null out of ``config`` and of ``content``."""
-    teachers = content.get("teachers")
-    if not isinstance(teachers, dict):
-        return content
-    for name in [name for name, spec in teachers.items() if spec is None]:
-        if name not in config.teachers:
-            known = ", ".join(config.teachers) or "none"
-            raise UserError(f"{where}: there is no teacher {name} to take out; the teachers are: {known}")
-        config.teachers.pop(name)
-    return {**content, "teachers": {name: spec for name, spec in teachers.items() if spec is not None}}
+def _without_nulls(config: DictConfig, content: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take the teachers and the extra models of the probe that ``content`` sets to null out of both."""
+    content = copy.deepcopy(content)
+    probe = content.get("probe")
+    for title, present, given in (
+        ("teacher", config.teachers, content.get("teachers")),
+        ("extra model", config.probe.extra, probe.get("extra") if isinstance(probe, dict) else None),
+    ):
+        if not isinstance(given, dict):
+            continue
+        for name in [name for name, spec in given.items() if spec is None]:
+            if name not in present:
+                known = ", ".join(present) or "none"
+                raise UserError(f"{where}: there is no {title} {name} to take out; the {title}s are: {known}")
+            present.pop(name)
+            given.pop(name)
+    return content
 
 
 def _check_keys(content: Any, schema: Any, prefix: str, where: str) -> None:
@@ -317,7 +324,8 @@ def _check(config: DictConfig, where: str) -> None:
         require(OmegaConf.select(config.probe, positive) > 0, f"probe.{positive}", "positive")
     require(config.probe.optim.schedule in ("cosine", "poly"), "probe.optim.schedule", "cosine or poly")
     models = [*config.teachers, *config.probe.extra]
-    require(len(models) == len(set(models)), "probe.extra", "named unlike the teachers")
+    if twice := sorted(set(config.teachers) & set(config.probe.extra)):
+        raise UserError(f"{where}: probe.extra.{twice[0]} has the name of a teacher; choose another one")
     require(config.probe.reference in (None, *models), "probe.reference", f"one of {', '.join(models) or 'none'}")
 
 
