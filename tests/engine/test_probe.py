@@ -154,6 +154,11 @@ def test_s2_variants_are_of_models_with_one_scale(probed):
     assert {name: spec.scales for name, spec in specs.items()} == {"dinov2": [1, 3], "vit": [1], "vit-s2": [1, 2]}
 
 
+def test_an_extra_model_can_be_taken_out(probed):
+    settings = config.load(probed, ["probe.extra.vit=null", "probe.reference=null"])
+    assert list(models_to_probe(settings)) == ["dinov2", "dinov2-s2"]
+
+
 def test_digest_tells_weights_apart():
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
     assert digest(one) != digest(other)
@@ -166,6 +171,14 @@ MISTAKES = {
     "scales that cannot be tiled": ["probe.scales=[2,1]", r"scales \[2, 1\] cannot be tiled"],
     "scale that is no number": ["probe.scales=[1,1.5]", "probe.scales.*1.5"],
     "unknown reference": ["probe.reference=clip", "probe.reference is 'clip', but must be one of dinov2, vit"],
+    "name of a teacher": [
+        "probe.extra.dinov2={family: sam, model: vit_b}",
+        "probe.extra.dinov2 has the name of a teacher",
+    ],
+    "nothing to take out": [
+        "probe.extra.clip=null",
+        "there is no extra model clip to take out; the extra models are: vit",
+    ],
     "no steps": ["probe.steps=0", "probe.steps is 0, but must be positive"],
     "other settings": ["probe.width=8", r"dinov2.semseg.json was measured with other settings \(probe.width\)"],
     "unknown head": ["probe.head.type=mmseg.Nothing", "mmsegmentation has no head 'Nothing'"],
