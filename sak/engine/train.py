@@ -31,13 +31,16 @@ from sak.engine.build import (
 from sak.engine.bundle import save_bundle
 from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES, Progress
+from sak.engine.compiling import compiled
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
 from sak.engine.interrupt import StopRequest
 from sak.engine.loading import TrainingBatches
+from sak.engine.loss_record import LossRecord
 from sak.engine.optim import adamw, learning_rate
 from sak.engine.run_directory import RunDirectory
 from sak.engine.tracking import Tracker
+from sak.engine.waiting import Waiting
 from sak.errors import UserError
 from sak.files import write_json, write_text
 from sak.tasks import IGNORE
@@ -123,14 +126,18 @@ class Experiment:
         objectives.choose_trained_weights(self.student, stage, stage == "distill" or self._distils_beside_tasks)
         self.student.set_image_size(image_size(self.config, stage))
         objective = self._objective(stage)
+        self.student.to(self.accelerator.device)
         optimizer = adamw(self.student, settings.optim)
         if state:
             optimizer.load_state_dict(state["optimizer"])
             if self.accelerator.scaler is not None and state["scaler"]:
                 self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.student.to(self.accelerator.device)
         model, optimizer = self.accelerator.prepare(self.student, optimizer)
         model.train()
+        if self.config.compile:
+            images = settings.batch_size // (settings.accumulate * self.accelerator.num_processes)
+            shape = (images, 3, *image_size(self.config, stage))
+            objective = compiled(objective, model, shape, stage == "multitask", self.accelerator.autocast)
 
         progress = tqdm(
             total=steps * settings.batch_size,
@@ -141,19 +148,25 @@ class Experiment:
             mininterval=1,
             dynamic_ncols=True,
         )
+        losses, batches = LossRecord(stage), Waiting(self.batches[stage].steps(start, steps))
         with StopRequest() as stop, progress:
-            for step, micro_batches in enumerate(self.batches[stage].steps(start, steps), start=start):
+            for step, micro_batches in enumerate(batches, start=start):
                 if stage == "multitask" and step and _every(settings.evaluate_every, step):
+                    losses.check()
                     self._evaluate(Progress(stage, step))  # first thing after a resume too, if it belongs there
                 rate = learning_rate(settings.optim, step, steps, self.batches[stage].steps_per_epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
                 terms = self._step(model, optimizer, objective, micro_batches, stage, step)
                 done = Progress(stage, step + 1)
+                losses.add(done.step, terms)
                 progress.update(settings.batch_size)
-                if self.tracker and (done.step % settings.log_every == 0 or done.step == steps):
-                    self._log(done, terms, rate, progress)
+                if done.step % settings.log_every == 0 or done.step == steps:
+                    terms = losses.read()
+                    if self.tracker:
+                        self._log(done, terms, rate, batches.share(), progress)
                 if done.step == steps or stop.made or done.step % settings.checkpoint_every == 0:
+                    losses.check()  # no checkpoint holds what followed a loss that was not finite
                     self._save_checkpoint(done, optimizer)
                 if stop.made:
                     raise KeyboardInterrupt(
@@ -165,8 +178,8 @@ class Experiment:
         self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(model, optimizer)
 
-    def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, float]:
-        """One optimizer step; the terms of its loss, averaged over the micro-batches."""
+    def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, Tensor]:
+        """One optimizer step; the terms of its loss, averaged over the micro-batches. Nothing waits for the device."""
         # What is random in it depends on nothing that came before: there is no random state to save or restore.
         torch.manual_seed(_seed(self.config.seed, STAGES.index(stage), step, self.accelerator.process_index))
         optimizer.zero_grad()
@@ -178,20 +191,12 @@ class Experiment:
                 total, terms = objective(model, batch)
             self.accelerator.backward(total / len(micro_batches))
             for name, term in {"total": total, **terms}.items():
-                summed[name] = summed.get(name, 0) + term.detach()
-        values = (torch.stack(list(summed.values())) / len(micro_batches)).tolist()
-        terms = dict(zip(summed, values, strict=True))
-        for name, value in terms.items():
-            if name != "total" and not abs(value) < float("inf"):
-                raise FloatingPointError(
-                    f"the loss term {name} is {value} at step {step + 1} of the stage {stage}; "
-                    "the last checkpoint is from before it: try a lower learning rate, clipping, or precision=no"
-                )
+                summed[name] = summed.get(name, 0) + term.detach() / len(micro_batches)
         clip = self.config.stages[stage].optim.clip
         if clip is not None:
             self.accelerator.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
-        return terms
+        return summed
 
     def _objective(self, stage: str) -> objectives.Objective:
         settings = self.config.stages[stage]
@@ -267,17 +272,19 @@ class Experiment:
     def _global_step(self, done: Progress) -> int:
         return done.step + sum(self.steps[stage] for stage in STAGES[: STAGES.index(done.stage)])
 
-    def _log(self, done: Progress, terms: Mapping[str, float], rate: float, progress: tqdm) -> None:
+    def _log(self, done: Progress, terms: Mapping[str, float], rate: float, waited: float, progress: tqdm) -> None:
         step = self._global_step(done)
         self.tracker.scalars(f"{done.stage}/loss", terms, step)
         speed = progress.format_dict["rate"] or (progress.n - progress.initial) / max(
             progress.format_dict["elapsed"], 1e-9
         )
-        self.tracker.scalars(done.stage, {"learning_rate": rate, "images_per_second": speed}, step)
+        figures = {"learning_rate": rate, "images_per_second": speed, "data_wait": waited}
+        self.tracker.scalars(done.stage, figures, step)
         tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
         distilled = [value for name, value in terms.items() if name.startswith("distill/")]
         shown = {"loss": terms["total"], **tasks, **({"distill": sum(distilled)} if distilled else {})}
-        progress.set_postfix({name: f"{value:.3g}" for name, value in shown.items()}, refresh=False)
+        postfix = {name: f"{value:.3g}" for name, value in shown.items()}
+        progress.set_postfix({**postfix, "data wait": f"{waited:.0%}"}, refresh=False)
 
     def _evaluate(self, done: Progress):
         settings = self.config.stages.multitask

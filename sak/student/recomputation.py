@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def recomputed(function: Callable, *arguments, of: nn.Module):
-    """``function(*arguments)``, whose activations are not kept for the backward pass; values and gradients are the same.
+    """``function(*arguments)`` that keeps no activations for the backward pass; values and gradients are the same.
 
     The second time, the gates' noise is that of the first, and batch norms leave their running statistics alone, which
     have seen the batch already.

@@ -1,0 +1,49 @@
+"""The losses of the steps, left on the device until somebody looks.
+
+Reading a number makes the host wait for the device; a step that reads none is queued while the one before still runs.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+
+class LossRecord:
+    """The loss terms of a stage's steps since they were last checked."""
+
+    def __init__(self, stage: str):
+        self.stage = stage
+        self._unread: list[tuple[int, list[str], Tensor]] = []
+
+    def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
+        """Note the terms of a step (counted from 1), without a look at them."""
+        self._unread.append((step, list(terms), torch.stack([term.float() for term in terms.values()])))
+
+    def read(self) -> dict[str, float]:
+        """The newest step's terms, which was not checked before.
+
+        Raises:
+            FloatingPointError: as ``check``.
+        """
+        _, names, values = self._unread[-1]
+        self.check()
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def check(self) -> None:
+        """
+        Raises:
+            FloatingPointError: a term of a step since the last check is not finite; the first one is named.
+        """
+        if not self._unread:
+            return
+        rows = torch.stack([values for _, _, values in self._unread]).tolist()
+        for (step, names, _), row in zip(self._unread, rows, strict=True):
+            for name, value in zip(names, row, strict=True):
+                if name != "total" and not math.isfinite(value):
+                    raise FloatingPointError(
+                        f"the loss term {name} is {value} at step {step} of the stage {self.stage}; "
+                        "the last checkpoint is from before it: try a lower learning rate, clipping, or precision=no"
+                    )
+        self._unread.clear()
