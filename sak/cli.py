@@ -1,9 +1,10 @@
 """What every entry point in `tools` shares: how it ends.
 
-A mistake of the user is one line and exit code 2, a training that diverged one line and 1, Ctrl-C one line and 130.
-Anything else is a defect and keeps its traceback.
+A mistake of the user is one line and exit code 2, and so is a full disk; a training that diverged is one line and 1,
+Ctrl-C one line and 130. Anything else is a defect and keeps its traceback.
 """
 
+import errno
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,11 @@ def run(main: Callable[[list[str]], None]) -> None:
         main(sys.argv[1:])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: {error.strerror}: make room; the same command goes on from there", file=sys.stderr)
         sys.exit(2)
     except FloatingPointError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,6 +39,9 @@ class DataConfig:
     image_size: list[int] = MISSING  # H, W
     tasks: list[str] = MISSING
     workers: int = 2  # processes that load data
+    timeout: int = 600  # seconds until a batch that does not come from them is given up
+    on_error: str = "stop"  # at an image whose files are missing or damaged; or skip (docs/resuming.md)
+    max_skipped: float = 0.001  # share of the images that may be skipped
     renderer: RendererConfig = field(default_factory=RendererConfig)
 
 
@@ -109,6 +112,7 @@ class MultitaskConfig(StageConfig):
     alpha: float = 1.0  # weight of the distillation beside the task losses
     augment: bool = True
     evaluate_every: int | None = None  # steps; null: at the end alone
+    keep_best: str | None = None  # a metric, as semseg.miou: the best evaluated student is kept in student_best/
 
 
 @dataclass
@@ -302,6 +306,9 @@ def _check(config: DictConfig, where: str) -> None:
             require(len(size) == 2, key, "[height, width]")
             require(min(size) > 0, key, "positive")
     require(len(config.data.tasks) == len(set(config.data.tasks)) > 0, "data.tasks", "a list of different tasks")
+    require(config.data.timeout > 0, "data.timeout", "positive")
+    require(config.data.on_error in ("stop", "skip"), "data.on_error", "stop or skip")
+    require(0 <= config.data.max_skipped <= 1, "data.max_skipped", "a share between 0 and 1")
     require(config.precision in ("no", "bf16", "fp16"), "precision", "no, bf16 or fp16")
     for name, stage in config.stages.items():
         key = f"stages.{name}"
@@ -315,6 +322,12 @@ def _check(config: DictConfig, where: str) -> None:
         require(stage.epochs is None or stage.epochs > 0, f"{key}.epochs", "positive; steps=0 leaves the stage out")
         require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
         require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
+    multitask = config.stages.multitask
+    require(
+        multitask.keep_best is None or bool(multitask.evaluate_every),
+        "stages.multitask.evaluate_every",
+        "a number of steps, as keep_best is set",
+    )
     cache = config.cache
     require(cache.views is None or cache.views > 0, "cache.views", "positive, or null for new views in each epoch")
     require(cache.path is None or cache.views is not None, "cache.views", "a number, as cache.path is set")

@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from sak.data import transforms
-from sak.data.reading import naming, read_image
+from sak.data.reading import FaultyFile, naming, read_image
 from sak.errors import UserError
 from sak.metrics.boundary import boundary_map
 
@@ -167,7 +167,7 @@ class Archive(Dataset):
         size = sample["image"].shape[:2]
         for task in self.tasks:
             if sample[task].shape[:2] != size:
-                raise UserError(
+                raise FaultyFile(
                     f"{self._files[task][index][0]} is {sample[task].shape[:2]} pixels (height, width), but its image "
                     f"{self.image_files[index]} is {size}: restore both from the archive."
                 )

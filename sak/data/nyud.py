@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from sak.data.archive import Archive
-from sak.data.reading import naming, read_classes, read_map, read_normals
+from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_normals
 from sak.data.transforms import IGNORE
-from sak.errors import UserError
 
 
 class NYUDv2(Archive):
@@ -52,6 +51,6 @@ def read_depth(path: Path) -> np.ndarray:
     with naming(path):
         depth = np.load(path, allow_pickle=False).astype(np.float32)
     if depth.ndim != 2:
-        raise UserError(f"{path} has shape {depth.shape} where (height, width) is expected: it is not a depth map.")
+        raise FaultyFile(f"{path} has shape {depth.shape} where (height, width) is expected: it is not a depth map.")
     depth[depth == 0] = IGNORE
     return depth[..., None]

@@ -13,9 +13,8 @@ import numpy as np
 from skimage.morphology import thin
 
 from sak.data.archive import Archive
-from sak.data.reading import naming, read_classes, read_map, read_matlab, read_normals
+from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_matlab, read_normals
 from sak.data.transforms import IGNORE
-from sak.errors import UserError
 
 PERSON = 15  # PASCAL-Part's class_ind
 PARTS = {
@@ -99,7 +98,7 @@ def read_valid_normals(normals_path: Path, classes_path: Path, valid_classes: np
     normals = read_normals(normals_path)
     classes = read_matlab(classes_path, "LabelMap")
     if classes.shape != normals.shape[:2]:
-        raise UserError(
+        raise FaultyFile(
             f"{normals_path} is {normals.shape[:2]} pixels (height, width), but {classes_path} is {classes.shape}: "
             "restore both from the archive."
         )

@@ -11,11 +11,15 @@ from PIL import Image
 from sak.errors import UserError
 
 
-class DamagedFile(UserError):
+class FaultyFile(UserError):
+    """A file of a data set that cannot be used as what it should be; the others of the set may be fine."""
+
+
+class DamagedFile(FaultyFile):
     """A file that is not there, or cannot be decoded."""
 
 
-class OutOfRange(UserError):
+class OutOfRange(FaultyFile):
     """A label map that holds a value which its task does not have."""
 
 
@@ -48,7 +52,7 @@ def read_map(path: str | Path) -> np.ndarray:
     with naming(path), Image.open(path) as image:
         values = np.asarray(image)
     if values.ndim != 2:
-        raise UserError(f"{path} has {values.shape[-1]} channels where one is expected: it is not a label map.")
+        raise FaultyFile(f"{path} has {values.shape[-1]} channels where one is expected: it is not a label map.")
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
@@ -74,5 +78,5 @@ def read_matlab(path: str | Path, variable: str) -> np.ndarray:
     with naming(path):
         content = scipy.io.loadmat(str(path), variable_names=[variable])
     if variable not in content:
-        raise UserError(f"{path} holds no variable {variable}: it belongs to another data set, or is damaged.")
+        raise FaultyFile(f"{path} holds no variable {variable}: it belongs to another data set, or is damaged.")
     return content[variable]

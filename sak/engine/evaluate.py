@@ -3,6 +3,7 @@
 Shapes: B batch, C channels of a task, H,W image, S sources of the routers.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak.engine import loading
+from sak.engine.skips import Skips
 from sak.tasks import HIGHER, Task
 
 Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}
@@ -36,6 +38,8 @@ def evaluate(
     workers: int,
     accelerator: Accelerator,
     keep: Keep | None = None,
+    timeout: int = loading.TIMEOUT,
+    skips: Skips | None = None,
 ) -> Evaluation:
     """All metrics of the student on all images, each seen once by one of the processes.
 
@@ -45,6 +49,7 @@ def evaluate(
     Args:
         workers: processes that load images, and as many that match boundaries.
         keep: is handed every task's predictions (``Task.predict``) of every batch of this process.
+        timeout, skips: see ``loading.load``; skipped images are left out of all metrics.
 
     Raises:
         UserError: an image or a label cannot be read.
@@ -54,7 +59,8 @@ def evaluate(
     student.eval()
     metrics = {name: task.new_metric(workers).to(accelerator.device) for name, task in tasks.items()}
     routing: list[tuple[int, dict[str, list[Tensor]]]] = []
-    for number, batch in _batches(dataset, batch_size, workers, accelerator, "evaluate"):
+    load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
+    for number, batch in _batches(dataset, batch_size, load, accelerator, "evaluate"):
         with torch.no_grad(), accelerator.autocast():
             output = student(batch["image"])
         for name, task in tasks.items():
@@ -79,11 +85,18 @@ def evaluate(
 
 
 def constant_predictions(
-    tasks: Mapping[str, Task], dataset: Dataset, batch_size: int, workers: int, accelerator: Accelerator
+    tasks: Mapping[str, Task],
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    accelerator: Accelerator,
+    timeout: int = loading.TIMEOUT,
+    skips: Skips | None = None,
 ) -> Metrics:
     """Each metric of the best constant prediction: what can be had on this data set without looking at the images."""
     labels: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    for _, batch in _batches(dataset, batch_size, workers, accelerator, "constants", shard=False):
+    load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
+    for _, batch in _batches(dataset, batch_size, load, accelerator, "constants", shard=False):
         for name in tasks:
             labels[name].append(_thinned_out(batch[name]).cpu())
     candidates = {
@@ -94,7 +107,7 @@ def constant_predictions(
         name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
         for name, task in tasks.items()
     }
-    for _, batch in _batches(dataset, batch_size, workers, accelerator, "constants"):
+    for _, batch in _batches(dataset, batch_size, load, accelerator, "constants"):
         for name, task in tasks.items():
             shape = (len(batch["image"]), task.channels, *batch["image"].shape[-2:])
             for constant, metric in judged[name]:
@@ -117,7 +130,12 @@ def _thinned_out(labels: Tensor, pixels: int = 128 * 128) -> Tensor:
 
 
 def _batches(
-    dataset: Dataset, batch_size: int, workers: int, accelerator: Accelerator, title: str, shard: bool = True
+    dataset: Dataset,
+    batch_size: int,
+    load: Callable[..., Iterator[dict | None]],
+    accelerator: Accelerator,
+    title: str,
+    shard: bool = True,
 ) -> Iterator[tuple[int, dict]]:
     """(number, batch) of those batches of the data set that are this process's; all of them without ``shard``."""
     indices = range(len(dataset))
@@ -134,9 +152,10 @@ def _batches(
         mininterval=1,
     )
     with progress:
-        for number, batch in zip(numbers, loading.load(dataset, [cut[n] for n in numbers], workers), strict=True):
-            yield number, to_device(batch, accelerator.device)
-            progress.update(len(batch["image"]))
+        for number, batch in zip(numbers, load(dataset, [cut[n] for n in numbers]), strict=True):
+            if batch is not None:
+                yield number, to_device(batch, accelerator.device)
+            progress.update(len(cut[number]))
 
 
 def to_device(batch: Mapping, device: torch.device) -> dict:

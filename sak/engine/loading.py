@@ -3,7 +3,9 @@
 A batch of a step is cut over processes and accumulated micro-batches: all of them together are the step's batch.
 """
 
+import contextlib
 import itertools
+import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
 
@@ -12,24 +14,43 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from sak.data.reading import FaultyFile
+from sak.engine.skips import Skips
 from sak.errors import UserError
+
+TIMEOUT = 600  # seconds that a batch may take: far more than reading one ever does
+
+Loaded = tuple[dict | UserError | None, dict[int, str]]  # a sample or batch; what is wrong with skipped images
 
 
 class _Reporting(Dataset):
-    """Returns a UserError instead of raising it: a worker process would wrap its one line in a traceback."""
+    """Returns a UserError instead of raising it: a worker process would wrap its one line in a traceback.
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    With ``skips``, a faulty image is replaced, or None.
+    """
 
-    def __getitem__(self, index: int):
-        try:
-            return self.dataset[index]
-        except UserError as error:
-            return error
+    def __init__(self, dataset: Dataset, skips: Skips | None):
+        self.dataset, self.skips = dataset, skips
+
+    def __getitem__(self, index: int) -> Loaded:
+        faults = {}
+        # Beyond the number that is allowed there is no need to look on: these faults alone end the run.
+        for further in range(self.skips.allowed + 1 if self.skips and self.skips.replaced else 1):
+            candidate = (index + further) % len(self.dataset)
+            try:
+                return self.dataset[candidate], faults
+            except UserError as error:
+                if not (self.skips and isinstance(error, FaultyFile)):
+                    return error, {}
+                faults[candidate] = str(error)
+        return None, faults
 
 
-def _collate(samples: list) -> dict | UserError:
-    return next((sample for sample in samples if isinstance(sample, UserError)), None) or default_collate(samples)
+def _collate(loaded: list[Loaded]) -> Loaded:
+    error = next((sample for sample, _ in loaded if isinstance(sample, UserError)), None)
+    samples = [sample for sample, _ in loaded if sample is not None]
+    faults = {index: reason for _, faulty in loaded for index, reason in faulty.items()}
+    return error or (default_collate(samples) if samples else None), faults
 
 
 def _start_worker(_: int) -> None:
@@ -39,25 +60,73 @@ def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
 
 
-def load(dataset: Dataset, batches: Sequence[Sequence[int]], workers: int) -> Iterator[dict]:
+@contextlib.contextmanager
+def watching_workers() -> Iterator[None]:
+    """Make one line of what torch raises over a worker process that died or that hangs.
+
+    It raises over a death wherever the main process happens to be: put all that uses a loader inside.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error.__cause__ or error).strip().splitlines() or [""])[0].rstrip(". ")
+        if reason.startswith("DataLoader worker"):
+            raise UserError(
+                f"a process that loads data died ({reason}): most likely memory ran out; use fewer (data.workers) or "
+                "smaller batches; the same command goes on from the last checkpoint"
+            ) from error
+        if reason.startswith("DataLoader timed out"):
+            raise UserError(
+                f"no batch came from the processes that load data ({reason}): see whether the disk with the data still "
+                "answers, or set a larger data.timeout; the same command goes on from the last checkpoint"
+            ) from error
+        raise
+
+
+def load(
+    dataset: Dataset,
+    batches: Sequence[Sequence[int]],
+    workers: int,
+    timeout: int = TIMEOUT,
+    skips: Skips | None = None,
+) -> Iterator[dict | None]:
     """Collated batches of the dataset's samples at the given indices.
 
+    Args:
+        timeout: seconds after which a batch that does not come from the workers is given up.
+        skips: which faulty images to do without; a batch of which none is left is None. None: a faulty one is an error.
+
     Raises:
-        UserError: that the dataset raised over a sample.
+        UserError: that the dataset raised over a sample; too many are faulty; a worker died or hangs.
     """
+    workers = min(workers, len(batches))
     loader = DataLoader(
-        _Reporting(dataset),
+        _Reporting(dataset, skips),
         batch_sampler=batches,
-        num_workers=min(workers, len(batches)),
+        num_workers=workers,
+        timeout=timeout if workers else 0,
         collate_fn=_collate,
         worker_init_fn=_start_worker,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # or the loader would draw from, and so move, the model's random state
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    others = multiprocessing.active_children()
+    with watching_workers():
+        loaded = iter(loader)
+        processes = [child for child in multiprocessing.active_children() if child not in others]
+        try:
+            for batch, faults in loaded:
+                if isinstance(batch, UserError):
+                    raise batch
+                if faults:
+                    skips.note(faults)
+                yield batch
+        except RuntimeError:
+            for process in processes:  # one that hangs would not hear a SIGTERM, and be waited for without end
+                with contextlib.suppress(RuntimeError):  # torch's signal handler, over this death
+                    process.kill()
+                    process.join(timeout=5)
+            raise
 
 
 class TrainingBatches:
@@ -68,12 +137,24 @@ class TrainingBatches:
         batch_size: images per step, over all processes and micro-batches.
         accumulate: micro-batches per step.
         rank, world: this process among all.
+        timeout, skips: see `load`.
 
     Raises:
         UserError: the batch cannot be cut evenly, or the data set has fewer images than a batch.
     """
 
-    def __init__(self, dataset, batch_size: int, accumulate: int, seed: int, workers: int, rank: int, world: int):
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        workers: int,
+        rank: int,
+        world: int,
+        timeout: int = TIMEOUT,
+        skips: Skips | None = None,
+    ):
         if batch_size % (accumulate * world):
             raise UserError(
                 f"batch_size {batch_size} cannot be cut evenly into {accumulate} accumulated micro-batches "
@@ -83,6 +164,7 @@ class TrainingBatches:
             raise UserError(f"batch_size is {batch_size}, but there are only {len(dataset)} training images")
         self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
         self.seed, self.workers, self.rank, self.world = seed, workers, rank, world
+        self.timeout, self.skips = timeout, skips
         self.steps_per_epoch = len(dataset) // batch_size
 
     def indices(self, step: int) -> list[list[int]]:
@@ -100,7 +182,7 @@ class TrainingBatches:
             end = min(stop, (epoch + 1) * self.steps_per_epoch)
             self.dataset.set_epoch(epoch)
             micro_batches = [part for step in range(start, end) for part in self.indices(step)]
-            loaded = load(self.dataset, micro_batches, self.workers)
+            loaded = load(self.dataset, micro_batches, self.workers, self.timeout, self.skips)
             while step_batches := list(itertools.islice(loaded, self.accumulate)):
                 yield step_batches
             start = end

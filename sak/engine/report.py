@@ -1,6 +1,6 @@
 """Results as tables for people."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sak.engine.evaluate import Metrics
 from sak.metrics.delta_m import HEADLINE
@@ -58,8 +58,10 @@ def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> 
     return aligned(table(tasks, {"student": metrics, "best constant": constants}))
 
 
-def markdown(name: str, tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
-    """``results.md`` of a run: the table and what its columns mean."""
+def markdown(
+    name: str, tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics, notes: Sequence[str] = ()
+) -> str:
+    """``results.md`` of a run: the table, what its columns mean, and a paragraph for each note."""
     lines = [
         f"# Results of {name}",
         "",
@@ -67,5 +69,6 @@ def markdown(name: str, tasks: Mapping[str, Task], metrics: Metrics, constants: 
         "",
         "*best constant*: the best that one and the same prediction for every pixel of every image reaches on the",
         "validation set; what lies beyond it was learnt. `edge` is judged under the protocol `sak`.",
+        *(line for note in notes for line in ("", note)),
     ]
     return "\n".join(lines) + "\n"

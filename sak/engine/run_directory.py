@@ -4,6 +4,7 @@ import fcntl
 import os
 import platform
 import subprocess
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +16,16 @@ from sak.errors import UserError
 from sak.files import remove_partial, write_json
 
 # What may change between two starts of the same experiment.
-FREE_KEYS = ("data.workers", "checkpoint_every", "keep_last", "log_every")
+FREE_KEYS = (
+    "data.workers",
+    "data.timeout",
+    "data.on_error",
+    "data.max_skipped",
+    "checkpoint_every",
+    "keep_last",
+    "keep_best",
+    "log_every",
+)
 FREE_SECTIONS = ("probe.",)  # no part of the training
 
 
@@ -26,9 +36,11 @@ class RunDirectory:
     environment.json  versions and the git revision
     checkpoints/      resumable states
     student/          the trained student as a bundle: config.json and model.safetensors
+    student_best/     the one that was best in stages.multitask.keep_best, and best.json: its value and step
     metrics.json      {task: {metric: value}}; written last, it marks the run as finished
     constants.json    the same of the best constant prediction
     results.md        both as a table
+    skipped.txt       the images that were skipped as faulty
     panels/           predictions, one PNG per evaluation
     routing/          router weights, one PNG per evaluation
     events/           TensorBoard
@@ -36,12 +48,15 @@ class RunDirectory:
 
     def __init__(self, config: DictConfig):
         self.path = Path(config.output) / config.name
+        self._lock: IO[str] | None = None
         self.config_file = self.path / "config.yaml"
         self.checkpoints = self.path / "checkpoints"
         self.student = self.path / "student"
+        self.student_best = self.path / "student_best"
         self.metrics = self.path / "metrics.json"
         self.constants = self.path / "constants.json"
         self.results = self.path / "results.md"
+        self.skipped = self.path / "skipped.txt"
         self.panels = self.path / "panels"
         self.routing = self.path / "routing"
         self.events = self.path / "events"
@@ -85,6 +100,11 @@ class RunDirectory:
         configuration.save(config, self.config_file)
         write_json(self.path / "environment.json", _environment())
 
+    def close(self) -> None:
+        """Let other processes work in it."""
+        if self._lock is not None:
+            self._lock.close()
+
 
 def lock(directory: Path) -> IO[str]:
     """Create the directory and lock it for as long as the returned file lives.
@@ -93,7 +113,10 @@ def lock(directory: Path) -> IO[str]:
         UserError: another process holds it.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    file = open(directory / ".lock", "w")  # noqa: SIM115  (the caller holds it until its process ends)
+    file = open(directory / ".lock", "w")  # noqa: SIM115  (the caller holds it)
+    # Processes that it starts must not hold it too: for a moment they outlive one that was killed.
+    held = weakref.ref(file)
+    os.register_at_fork(after_in_child=lambda: (inherited := held()) and inherited.close())
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -5,8 +5,8 @@ goes on where an interrupted run stopped.
 """
 
 import functools
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
@@ -19,7 +19,9 @@ from tqdm import tqdm
 
 from sak import data
 from sak.config import image_size, left_out
+from sak.data.reading import FaultyFile
 from sak.engine import checkpoint, objectives, report
+from sak.engine.best import best, check_metric, keep_best
 from sak.engine.build import (
     build_committee,
     build_labelled,
@@ -35,10 +37,11 @@ from sak.engine.compiling import compiled
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
 from sak.engine.interrupt import StopRequest
-from sak.engine.loading import TrainingBatches
+from sak.engine.loading import TrainingBatches, watching_workers
 from sak.engine.loss_record import LossRecord
 from sak.engine.optim import adamw, learning_rate
 from sak.engine.run_directory import RunDirectory
+from sak.engine.skips import Skips
 from sak.engine.tracking import Tracker
 from sak.engine.waiting import Waiting
 from sak.errors import UserError
@@ -65,7 +68,8 @@ def train(config: DictConfig) -> RunDirectory:
     run = RunDirectory(config)
     run.check(config)
     if not run.finished:
-        Experiment(config, run).finish()
+        with closing(run), watching_workers():
+            Experiment(config, run).finish()
     return run
 
 
@@ -82,6 +86,8 @@ class Experiment:
         self.stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
         # Without the second stage there is nothing to predict with: no heads, no labelled data, no evaluation.
         self.tasks = build_tasks(config) if "multitask" in self.stages else {}
+        if self.tasks and config.stages.multitask.keep_best:
+            check_metric(config.stages.multitask.keep_best, self.tasks)
         self.committee = build_committee(config).to(self.accelerator.device) if config.teachers else None
         for line in self.committee.reports if self.committee else ():
             self.accelerator.print(f"teacher {line}")
@@ -102,6 +108,7 @@ class Experiment:
         self.steps = {stage: self._number_of_steps(stage) for stage in STAGES}
         if self.tasks:
             self.validation = data.build(config.data, "val")
+            self.skips = self._skips("val", self.validation, replaced=False)
         if self.accelerator.is_main_process:
             run.open(config)
 
@@ -231,7 +238,15 @@ class Experiment:
             self.config.data.workers,
             self.accelerator.process_index,
             self.accelerator.num_processes,
+            self.config.data.timeout,
+            self._skips(stage, dataset, replaced=True),
         )
+
+    def _skips(self, part: str, dataset: Dataset, replaced: bool) -> Skips | None:
+        settings = self.config.data
+        if settings.on_error == "stop":
+            return None
+        return Skips(self.run.skipped, part, len(dataset), settings.max_skipped, replaced)
 
     def _number_of_steps(self, stage: str) -> int:
         settings = self.config.stages[stage]
@@ -288,14 +303,39 @@ class Experiment:
 
     def _evaluate(self, done: Progress):
         settings = self.config.stages.multitask
-        evaluation = evaluate(
-            self.student, self.tasks, self.validation, settings.batch_size, self.config.data.workers, self.accelerator
-        )
+        if self.skips and self.accelerator.is_main_process:
+            self.skips.forget()
+        self.accelerator.wait_for_everyone()
+        evaluation = evaluate(self.student, self.tasks, self.validation, **self._evaluation)
         if self.tracker:
             step = self._global_step(done)
+            if settings.keep_best:
+                keep_best(
+                    self.run.student_best, settings.keep_best, self.tasks, evaluation.metrics, self.student, done.step
+                )
             self.tracker.evaluation(evaluation, self.student.sources, self.student.levels, step)
             self.tracker.figure("predictions", self._panel(), self.run.panels, step)
         return evaluation
+
+    @property
+    def _evaluation(self) -> dict:
+        """How to go through the validation images."""
+        return {
+            "batch_size": self.config.stages.multitask.batch_size,
+            "workers": self.config.data.workers,
+            "accelerator": self.accelerator,
+            "timeout": self.config.data.timeout,
+            "skips": self.skips,
+        }
+
+    def _readable(self, indices: Iterable[int]) -> Iterator[dict]:
+        """Validation samples, without those to skip."""
+        for index in indices:
+            try:
+                yield self.validation[index]
+            except FaultyFile:
+                if self.skips is None:
+                    raise
 
     @functools.cached_property
     def _panel_batch(self) -> dict:
@@ -304,10 +344,9 @@ class Experiment:
         samples = []
         for number in range(count):
             span = range(number * len(self.validation) // count, (number + 1) * len(self.validation) // count)
-            candidates = (self.validation[index] for index in span)
-            complete = (sample for sample in candidates if all((sample[task] != IGNORE).any() for task in self.tasks))
-            samples.append(next(complete, self.validation[span[0]]))
-        return to_device(default_collate(samples), self.accelerator.device)
+            complete = (s for s in self._readable(span) if all((s[task] != IGNORE).any() for task in self.tasks))
+            samples.append(next(complete, None) or next(self._readable(span), None))
+        return to_device(default_collate(list(filter(None, samples))), self.accelerator.device)
 
     def _panel(self) -> Figure:
         training = self.student.training
@@ -320,19 +359,25 @@ class Experiment:
     def _write_results(self) -> None:
         """Evaluate at the end; ``metrics.json`` is written last, for it says that all is done."""
         self.student.to(self.accelerator.device)
-        settings = self.config.stages.multitask
         metrics = self._evaluate(Progress(STAGES[-1], self.steps[STAGES[-1]])).metrics
-        constants = constant_predictions(
-            self.tasks, self.validation, settings.batch_size, self.config.data.workers, self.accelerator
-        )
+        constants = constant_predictions(self.tasks, self.validation, **self._evaluation)
         if not self.accelerator.is_main_process:
             return
         self.tracker.close()
         save_bundle(self.student, self.run.student)
         write_json(self.run.constants, constants)
-        write_text(self.run.results, report.markdown(self.config.name, self.tasks, metrics, constants))
+        write_text(self.run.results, report.markdown(self.config.name, self.tasks, metrics, constants, self._notes()))
         write_json(self.run.metrics, metrics)
         print(report.console(self.tasks, metrics, constants))
+
+    def _notes(self) -> list[str]:
+        """What else there is to say of the results."""
+        notes, metric = [], self.config.stages.multitask.keep_best
+        if self.tasks and metric and (found := best(self.run.student_best, metric)):
+            value, step = found["value"], found["step"]
+            notes.append(f"`student_best/` is the student after step {step}, the best in {metric}: {value:.4g}.")
+        skips = [*(batches.skips for batches in self.batches.values()), self.skips if self.tasks else None]
+        return notes + [sentence for each in skips if each and (sentence := each.sentence())]
 
     def _write_distilled(self) -> None:
         """At the end of a run of the first stage alone: a student to go on from, and no metrics, which it has none."""
@@ -343,7 +388,8 @@ class Experiment:
             f"# Results of {self.config.name}\n\n"
             f"Distilled from {', '.join(self.student.paths)} for {self.steps['distill']} steps, without the second "
             "stage: `student/` holds stem, paths and aligners, and no heads to evaluate. Train it on tasks with\n\n"
-            f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n",
+            f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n"
+            + "".join(f"\n{note}\n" for note in self._notes()),
         )
         write_json(self.run.metrics, {})
 

@@ -1,0 +1,47 @@
+"""The best evaluated student of a run, as a bundle beside the last one.
+
+What is on disk is the only record of it. An evaluation that a kill interrupted is made again when the run goes on, and
+so is every evaluation since the last checkpoint: a resumed run ends with the same best student.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sak.engine.bundle import save_bundle
+from sak.engine.evaluate import Metrics
+from sak.errors import UserError
+from sak.student import Student
+from sak.tasks import HIGHER, Task
+
+RECORD = "best.json"  # in the bundle: {"metric", "value", "step"}
+
+
+def check_metric(metric: str, tasks: Mapping[str, Task]) -> None:
+    """
+    Raises:
+        UserError: the tasks have no metric "<task>.<measure>" of this name.
+    """
+    known = [f"{name}.{measure}" for name, task in tasks.items() for measure in task.measures]
+    if metric not in known:
+        raise UserError(f"stages.multitask.keep_best is {metric!r}, but must be one of {', '.join(known)}")
+
+
+def keep_best(
+    directory: Path, metric: str, tasks: Mapping[str, Task], metrics: Metrics, student: Student, step: int
+) -> None:
+    """Write the student to ``directory`` if none before was as good in ``metric``."""
+    name, measure = metric.split(".")
+    value, before = metrics[name][measure], best(directory, metric)
+    sign = 1 if tasks[name].measures[measure] == HIGHER else -1
+    if math.isfinite(value) and (before is None or sign * value > sign * before["value"]):
+        save_bundle(student, directory, record={RECORD: {"metric": metric, "value": value, "step": step}})
+
+
+def best(directory: Path, metric: str) -> dict[str, Any] | None:
+    """The record of the best student by this metric, or None."""
+    file = directory / RECORD
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return record if record and record["metric"] == metric else None

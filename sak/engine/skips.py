@@ -1,0 +1,69 @@
+"""Images that a run does without because their files are faulty: counted, listed, and no more than the user allows."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from sak.errors import UserError
+
+
+class Skips:
+    """The faulty images of one part of the data.
+
+    The list is one file of the run for all parts and processes, a line for each image: part, index and what is wrong,
+    separated by tabs. It outlives a kill, so that an image counts once.
+
+    Args:
+        file: the list.
+        part: what the list calls this part: "distill", "multitask" or "val".
+        images: how many the part has.
+        share: of them, that may be faulty.
+        replaced: whether the next image that is not faulty stands in (in training, where the length of an epoch must
+            stay), or none (in an evaluation). Either way what is seen depends on the files alone, not on the process.
+    """
+
+    def __init__(self, file: Path, part: str, images: int, share: float, replaced: bool):
+        self.file, self.part, self.images, self.share, self.replaced = file, part, images, share, replaced
+        self.allowed = math.floor(share * images + 1e-9)
+
+    def listed(self) -> dict[int, str]:
+        """{index: what is wrong}"""
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        rows = [line.split("\t", 2) for line in lines]
+        return {int(row[1]): row[2] for row in rows if row[0] == self.part and len(row) == 3}
+
+    def sentence(self) -> str | None:
+        """For the results: how many there are, and what became of them."""
+        if not (count := len(self.listed())):
+            return None
+        fate = "the next image stood in for each" if self.replaced else "they are left out of all metrics"
+        return f"{count} of {self.images} images of `{self.part}` are faulty (`{self.file.name}`): {fate}."
+
+    def note(self, faults: Mapping[int, str]) -> None:
+        """List what is new.
+
+        Raises:
+            UserError: that is more than allowed.
+        """
+        new = faults.keys() - self.listed().keys()
+        if not new:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        for index in sorted(new):
+            reason = " ".join(faults[index].split())
+            tqdm.write(f"skipped image {index} of {self.part}: {reason}")
+            with open(self.file, "a", encoding="utf-8") as file:
+                file.write(f"{self.part}\t{index}\t{reason}\n")
+        if (count := len(self.listed())) > self.allowed:
+            raise UserError(
+                f"{count} of {self.images} images of {self.part} are faulty, more than the {self.allowed} that "
+                f"data.max_skipped={self.share:g} allows; {self.file} lists them: restore the files, or allow more"
+            )
+
+    def forget(self) -> None:
+        """Take this part off the list: its images are about to be looked at again."""
+        if self.listed():
+            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+            self.file.write_text("".join(line for line in lines if line.split("\t")[0] != self.part), encoding="utf-8")
