@@ -1,7 +1,7 @@
 """Features of frozen teachers on disk: what a teacher makes of a view of an image is computed once.
 
-    ROOT/TEACHER-FINGERPRINT/description.json          all that the features depend on; the fingerprint is its digest
-                             view-000/states.npy  state and CRC-32 of each image's record
+    ROOT/TEACHER-FINGERPRINT/description.json      all that the features depend on; the fingerprint is its digest
+                             view-000/states.npy   state and CRC-32 of each image's record
                              view-000/records-00000.npy, ...
 
 A record holds a teacher's maps of one view of one image, as fields `level0`, `level1`, ...: float16, or int8 with the
@@ -56,11 +56,14 @@ def files_hash(files: Iterable) -> str:
     """SHA-256 of the files' names (without folder and suffix) and sizes in bytes, in their order.
 
     Args:
-        files: paths, or what has their `stem` and a `size` in bytes.
+        files: paths, or what has their `stem` and a `size` in bytes; a path that leads nowhere has no size.
     """
     digest = hashlib.sha256()
     for file in files:
-        size = file.stat().st_size if isinstance(file, Path) else file.size
+        try:
+            size = file.stat().st_size if isinstance(file, Path) else file.size
+        except OSError:
+            size = None  # reading the image will say so
         digest.update(f"{file.stem} {size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -14,6 +15,7 @@ from sak.engine.build import build_committee, build_labelled, build_training_set
 from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES
 from sak.engine.evaluate import to_device
+from sak.engine.skips import Skips
 from sak.errors import UserError
 from teachers.cache import FILLED, allocate
 
@@ -61,22 +63,31 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
         dynamic_ncols=True,
     )
     try:
-        with progress:
+        with progress, loading.watching_workers():
             for stage, view in ((stage, view) for stage in stages for view in range(count)):
                 views = Views(sets[stage], count, caches[stage])
                 views.set_epoch(view)
-                batch_size = config.stages[stage].batch_size
+                batch_size, skips = config.stages[stage].batch_size, _skips(config, stage, len(views))
                 for block in _blocks(len(views), batch_size, part):
                     missing = _missing(views, block, verify)
                     _skip(progress, len(block) - len(missing))
                     batches = [missing[start : start + batch_size] for start in range(0, len(missing), batch_size)]
-                    for batch in loading.load(views, batches, config.data.workers) if batches else ():
+                    if not batches:
+                        continue
+                    for batch in loading.load(views, batches, config.data.workers, config.data.timeout, skips):
                         with accelerator.autocast():
                             features[stage].complete(to_device(batch, accelerator.device))
                         progress.update(len(batch["index"]))
     except KeyboardInterrupt:
         raise KeyboardInterrupt("stopped; what was stored is kept: the same command goes on from there") from None
     return "\n".join(f"{stage}: {of_stage.summary()}" for stage, of_stage in features.items())
+
+
+def _skips(config: DictConfig, stage: str, images: int) -> Skips | None:
+    """As in training, which has a list of its own."""
+    if config.data.on_error == "stop":
+        return None
+    return Skips(Path(config.cache.path) / stage / "skipped.txt", stage, images, config.data.max_skipped, replaced=True)
 
 
 def _blocks(images: int, batch_size: int, part: tuple[int, int]) -> list[range]:
