@@ -3,6 +3,7 @@
 Legend: B batch, D width, h, w a model's grid, H, W canvas, M models, L levels.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -145,7 +146,8 @@ def _load(path: str) -> Student:
     if bundle is None:
         raise UserError(f"there is no student at {path}: give a finished run or a bundle")
     try:
-        return Student.from_pretrained(bundle)
+        with contextlib.redirect_stdout(None):  # the hub's client announces what it does
+            return Student.from_pretrained(bundle)
     except Exception as error:  # torch, safetensors and json have their own errors for a damaged bundle
         raise UserError(f"the student {bundle} cannot be read ({str(error).splitlines()[0]})") from error
 
