@@ -6,7 +6,6 @@ whose own name is not to hide the package `teachers`. The weights are random; co
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -68,15 +67,15 @@ def _measure(*arguments: str) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def resident() -> float:
-    """MiB of this process."""
+def resident(entry: str = "VmRSS") -> float:
+    """MiB of this process; `VmHWM`: at its largest."""
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+        return next(int(line.split()[1]) for line in status if line.startswith(entry)) / 1024
 
 
 def peak_beyond(before: float) -> float:
     """MiB of this process at its largest, beyond what it held before."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return resident("VmHWM") - before  # getrusage's would begin with what the parent held
 
 
 def processor_seconds(function: Callable[[], object]) -> float:
