@@ -74,8 +74,8 @@ def test_an_interrupted_run_goes_on_with_the_image_size_of_its_stage(load, monke
         with monkeypatch.context() as patch:
             save = checkpoint.save
 
-            def dying(directory, progress, state, stage=stage, save=save):
-                save(directory, progress, state)
+            def dying(directory, progress, state, keep, stage=stage, save=save):
+                save(directory, progress, state, keep)
                 if progress == checkpoint.Progress(stage, 1):
                     raise InterruptedError
 
