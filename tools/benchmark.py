@@ -14,9 +14,14 @@ from sak.cli import run
 
 # name -> the module whose run() measures it and returns Markdown
 SECTIONS = {
+    "student": "benchmarks.student",
+    "steps": "benchmarks.steps",
+    "evaluation": "benchmarks.evaluation",
+    "growth": "benchmarks.growth",
     "metrics": "benchmarks.metrics",
     "boundaries": "benchmarks.boundaries",
     "teachers": "benchmarks.teachers",
+    "cache": "benchmarks.cache",
 }
 EXAMPLE = """example:
   python tools/benchmark.py metrics boundaries"""

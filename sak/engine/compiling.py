@@ -40,7 +40,7 @@ def compiled(
             maps = [*output.predictions.values(), *(level for levels in output.paths.values() for level in levels)]
             sum(level.float().mean() for level in maps).backward()
     except Exception as error:  # of the compiler's own kinds, of the tools that it calls, and of what they print
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__  # the first line may name a backend alone
         warnings.warn(f"compile=true does not work here, training goes on without it: {reason}", stacklevel=2)
         return objective
     finally:

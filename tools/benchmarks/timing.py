@@ -16,15 +16,24 @@ class Ratio(NamedTuple):
     high: float
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
+Clock = Callable[[], float]
+
+
+def seconds(function: Callable[[], object], clock: Clock = time.perf_counter) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def alternate(first: Callable[[], object], second: Callable[[], object], rounds: int) -> Ratio:
-    """Run both in turn, after one round that does not count: what slows the machine down slows both."""
-    times = [(seconds(first), seconds(second)) for _ in range(rounds + 1)][1:]
+def alternate(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    rounds: int,
+    clock: Clock = time.perf_counter,
+    warm_up: int = 1,
+) -> Ratio:
+    """Run both in turn, after ``warm_up`` rounds that do not count: what slows the machine down slows both."""
+    times = [(seconds(first, clock), seconds(second, clock)) for _ in range(warm_up + rounds)][warm_up:]
     ratios = sorted(two / one for one, two in times)
     medians = (statistics.median(column) for column in zip(*times, strict=True))
     return Ratio(*medians, ratios[0], statistics.median(ratios), ratios[-1])

@@ -1,0 +1,108 @@
+"""The paper's ViT-B experiment on PASCAL-Context with random weights: the library's form and the plain reference.
+
+What is plain is in `tests/reference`: the paper's formulas line by line, and teachers as their own libraries run them.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from benchmarks.timing import Ratio, alternate
+from sak import config
+from sak.student import Student
+from teachers import Committee
+
+ROOT = Path(__file__).parents[2]
+SIZE = 512  # pixels a side of the second stage's images
+STEM, WIDTH, LEVELS = "vit_base_patch16_384", 768, (2, 5, 8, 11)
+TEACHERS = ("dinov2", "clip", "sam")
+TASKS = {"semseg": 21, "human_parts": 7, "saliency": 2, "normals": 3, "edge": 1}
+
+
+def settings(*overrides: str) -> DictConfig:
+    """The recipe of the second stage alone, if not overridden, without weights to download."""
+    random = [f"teachers.{name}.weights=random" for name in TEACHERS]
+    without = ["student.pretrained=false", "stages.distill.steps=0", *random]
+    return config.load(ROOT / "configs" / "sak_pascal.yaml", [*without, *overrides])
+
+
+def reference(name: str) -> ModuleType:
+    """A file of `tests/reference`, which is no package."""
+    spec = importlib.util.spec_from_file_location(f"reference_{name}", ROOT / "tests" / "reference" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def students(
+    size: int = SIZE, tasks: Mapping[str, int] = TASKS, teachers: Sequence[str] = TEACHERS
+) -> tuple[Student, nn.Module]:
+    """Both forms with the same weights, in training mode, for square images of ``size`` pixels a side."""
+    torch.manual_seed(0)
+    widths = {name: [WIDTH] * len(LEVELS) for name in teachers}
+    shape = {"image_size": (size, size), "tasks": tasks, "teachers": widths, "levels": LEVELS}
+    ours, plain = Student(STEM, **shape).train(), reference("student").PlainStudent(STEM, **shape).train()
+    plain.load_state_dict(ours.state_dict(), strict=True)
+    return ours, plain
+
+
+def plain_teachers(committee: Committee) -> dict[str, nn.Module]:
+    """The libraries' own forms of the same backbones."""
+    kinds = {"dinov2": reference("teachers").PlainTimm, "clip": reference("teachers").PlainTimm}
+    kinds["sam"] = reference("teachers").PlainSAM
+    return {
+        name: kinds[name](
+            teacher.backbone, teacher.levels, *(x.flatten().tolist() for x in (teacher.mean, teacher.std))
+        )
+        for name, teacher in committee.members.items()
+    }
+
+
+def batch(size: int, count: int = 1) -> dict[str, Tensor]:
+    """Noise as images and labels, a tenth of which is ignored."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (count, size, size)
+    labels = {
+        name: torch.randint(0, TASKS[name], shape, generator=generator)
+        for name in ("semseg", "human_parts", "saliency")
+    }
+    labels["normals"] = nn.functional.normalize(torch.randn(count, 3, size, size, generator=generator), dim=1)
+    labels["edge"] = torch.randint(0, 2, (count, 1, size, size), generator=generator).float()
+    for label in labels.values():
+        label[..., : size // 10, :] = 255
+    return {"image": torch.rand(count, 3, size, size, generator=generator), **labels}
+
+
+def in_turn(ours: Callable[[], object], plain: Callable[[], object], rounds: int, warm_up: int = 1) -> Ratio:
+    """Processor seconds of both, which other programs change less than the time of day."""
+    return alternate(ours, plain, rounds, time.process_time, warm_up)
+
+
+def apart(module: str, *arguments: str) -> dict:
+    """What `python -m MODULE ARGUMENTS` prints as JSON: figures of a fresh process, for its peak memory."""
+    child = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(
+        child, cwd=Path(__file__).parents[1], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    print(module, *arguments, done.stdout.splitlines()[-1], file=sys.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def ratio_row(title: str, times: Ratio, images: int) -> tuple[str, ...]:
+    spread = f"{times.low:.2f}–{times.high:.2f}"
+    rate = f"{images / times.first:.3f}", f"{images / times.second:.3f}"
+    return title, f"{times.first:.2f}", f"{times.second:.2f}", *rate, f"**{times.median:.2f}**", spread
+
+
+RATIO_HEADER = ("", "ours, s", "plain, s", "ours, images/s", "plain, images/s", "plain / ours", "spread")
