@@ -121,12 +121,12 @@ def load(
                 if faults:
                     skips.note(faults)
                 yield batch
-        except RuntimeError:
-            for process in processes:  # one that hangs would not hear a SIGTERM, and be waited for without end
-                with contextlib.suppress(RuntimeError):  # torch's signal handler, over this death
+        finally:
+            del loaded  # which ends the workers, but for one that hangs, or if an error's traceback holds it too:
+            for process in processes:  # they ignore SIGTERM, and would be waited for at the program's end for ever
+                with contextlib.suppress(RuntimeError):  # of torch's signal handler, over this death
                     process.kill()
                     process.join(timeout=5)
-            raise
 
 
 class TrainingBatches:
