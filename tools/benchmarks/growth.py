@@ -1,61 +1,72 @@
-"""How the cost of a student's forward and backward pass grows with teachers, tasks and image size."""
+"""How the cost of a student's forward and backward pass grows with teachers, tasks and image size.
+
+Operations and memory are counted on tensors without data, as `sak.engine.plan` does; times are measured.
+"""
 
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, in_turn, students
-from benchmarks.student import learn, maps
+from benchmarks.student import learn, loss, maps
 from benchmarks.timing import table
 from sak.engine.plan import step_memory
+from sak.student.upsampled_conv import _upsample_and_shift
 
 ROUNDS = 1
-SMALL = SIZE // 2  # for rows of teachers and tasks, so that all of them take minutes
+TIMED = SIZE // 2  # for the times of rows of teachers and tasks, so that all of them take minutes
 SIZES = (SIZE // 4, SIZE // 2, SIZE * 3 // 4, SIZE)
 MORE_TEACHERS = (*TEACHERS, "fourth", "fifth", "sixth")
 MORE_TASKS = {**TASKS, "depth": 1}
-HEADER = ("ours, s", "plain, s", "plain / ours", "GFLOP, ours", "GFLOP, plain", "memory, ours", "memory, plain")
+HEADER = ("ours, s", "plain, s", "plain / ours", "TFLOP, ours", "plain", "memory, ours", "plain")
+Shape = tuple[Mapping[str, int], Sequence[str]]  # tasks, teachers
 
 
 def run() -> str:
-    some_tasks = [dict(list(MORE_TASKS.items())[:count]) for count in range(1, 7)]
-    teachers = [row(f"{count}", SMALL, TASKS, MORE_TEACHERS[:count]) for count in range(1, 7)]
-    tasks = [row(f"{len(some)}", SMALL, some, TEACHERS) for some in some_tasks]
-    sizes = [row(f"{size} x {size}", size, TASKS, TEACHERS) for size in SIZES]
-    first, second, third = (
-        table((title, *HEADER[1:]), rows)
-        for title, rows in (("teachers", teachers), ("tasks", tasks), ("image", sizes))
-    )
+    teachers = [(str(count), (TASKS, MORE_TEACHERS[:count])) for count in range(1, 7)]
+    tasks = [(str(count), (dict(list(MORE_TASKS.items())[:count]), TEACHERS)) for count in range(1, 7)]
+    first = [(title, *timed(TIMED, shape), *counted(SIZE, shape)) for title, shape in teachers]
+    second = [(title, *timed(TIMED, shape), *counted(SIZE, shape)) for title, shape in tasks]
+    shape = TASKS, TEACHERS
+    third = [(f"{size} x {size}", *timed(size, shape), *counted(size, shape)) for size in SIZES]
     return (
-        "A ViT-B student forward and backward on one image, float32, processor seconds, both in turn; multiplications "
-        "and additions of matrix products, convolutions and attention in the forward pass; memory in MiB beyond the "
-        f"weights, counted.\n\n{len(TASKS)} tasks, {SMALL} x {SMALL}:\n\n{first}\n\n{len(TEACHERS)} teachers, "
-        f"{SMALL} x {SMALL}:\n\n{second}\n\n{len(TEACHERS)} teachers, {len(TASKS)} tasks:\n\n{third}"
+        "A ViT-B student forward and backward on one image, float32: processor seconds, both in turn; operations of "
+        "matrix products, convolutions and attention forward and backward, and memory in MiB beyond the weights, "
+        f"counted. In the first two tables images of {TIMED} x {TIMED} are timed and those of {SIZE} x {SIZE} "
+        f"counted.\n\n{table((f'teachers, {len(TASKS)} tasks', *HEADER), first)}\n\n"
+        f"{table((f'tasks, {len(TEACHERS)} teachers', *HEADER), second)}\n\n{table(('image', *HEADER), third)}"
     )
 
 
-def row(title: str, size: int, tasks: Mapping[str, int], teachers: Sequence[str]) -> tuple[str, ...]:
-    ours, plain = students(size, tasks, teachers)
+def timed(size: int, shape: Shape) -> tuple[str, ...]:
+    ours, plain = students(size, *shape)
     images = batch(size)["image"]
     times = in_turn(lambda: learn(ours, images), lambda: learn(plain, images), ROUNDS)
-    cells = [f"{times.first:.2f}", f"{times.second:.2f}", f"{times.median:.2f}"]
-    cells += [f"{flops(student, images) / 1e9:.0f}" for student in (ours, plain)]
-    return title, *cells, *(f"{memory(student, images):.0f}" for student in (ours, plain))
+    return f"{times.first:.2f}", f"{times.second:.2f}", f"{times.median:.2f}"
 
 
-def flops(student: nn.Module, images: torch.Tensor) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        maps(student, images)
-    return counter.get_total_flops()
+def counted(size: int, shape: Shape) -> tuple[str, ...]:
+    """TFLOP of both forms, then MiB of both."""
 
+    def objective(model: nn.Module, content: Mapping) -> tuple[Tensor, dict]:
+        return loss(maps(model, content["image"])), {}
 
-def memory(student: nn.Module, images: torch.Tensor) -> float:
-    student.zero_grad()
-
-    def objective(model: nn.Module, content: Mapping) -> tuple[torch.Tensor, dict]:
-        return sum(output.square().mean() for output in maps(model, content["image"])), {}
-
-    weights, peak = step_memory(student, [student], objective, {"image": images})
-    return (peak - weights) / 2**20
+    with torch.device("meta"):
+        pair = students(size, *shape)
+    operations = []
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            content = {"image": torch.empty(1, 3, size, size)}
+            for student in pair:
+                student.to_empty(device="cpu")
+                with FlopCounterMode(display=False) as counter:
+                    learn(student, content["image"])
+                operations.append(counter.get_total_flops() / 1e12)
+                student.zero_grad()
+            memory = [step_memory(student, [student], objective, content) for student in pair]
+    finally:
+        _upsample_and_shift.cache_clear()  # its matrices from here hold no data
+    return *(f"{number:.2f}" for number in operations), *(f"{(peak - held) / 2**20:.0f}" for held, peak in memory)
