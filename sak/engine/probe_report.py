@@ -39,7 +39,7 @@ def relative_rows(tasks: Mapping[str, Task], gained: Mapping[str, Mapping[str, f
     """A header, then a row of gains in percent for each model, with their mean Δm."""
     judged = [task for task in tasks if task in next(iter(gained.values()))]
     return [["model", *judged, "Δm"]] + [
-        [name, *(f"{values[task]:+.1f}" for task in judged), f"{np.mean(list(values.values())):+.1f}"]
+        [name, *(f"{values[task] + 0:+.1f}" for task in judged), f"{np.mean(list(values.values())):+.1f}"]
         for name, values in gained.items()
     ]
 
