@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from sak.errors import UserError
+from sak.processes import first_to_say
 
 
 def run(main: Callable[[list[str]], None]) -> None:
@@ -16,16 +17,21 @@ def run(main: Callable[[list[str]], None]) -> None:
     try:
         main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: {error.strerror}: make room; the same command goes on from there", file=sys.stderr)
+        _say(f"error: {error.strerror}: make room; the same command goes on from there")
         sys.exit(2)
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         sys.exit(1)
     except KeyboardInterrupt as stop:
-        print(stop if str(stop) else "interrupted", file=sys.stderr)
+        _say(str(stop) or "interrupted")
         sys.exit(130)
+
+
+def _say(line: str) -> None:
+    if first_to_say(line):
+        print(line, file=sys.stderr)

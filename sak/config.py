@@ -156,6 +156,7 @@ class Config:
     seed: int = 0
     precision: str = "no"  # no (float32), bf16 or fp16
     compile: bool = False  # train through torch.compile
+    distributed: str = "ddp"  # what several processes keep of the student: ddp, all of it; fsdp, each its share
     data: DataConfig = field(default_factory=DataConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
@@ -310,6 +311,10 @@ def _check(config: DictConfig, where: str) -> None:
     require(config.data.on_error in ("stop", "skip"), "data.on_error", "stop or skip")
     require(0 <= config.data.max_skipped <= 1, "data.max_skipped", "a share between 0 and 1")
     require(config.precision in ("no", "bf16", "fp16"), "precision", "no, bf16 or fp16")
+    require(config.distributed in ("ddp", "fsdp"), "distributed", "ddp or fsdp")
+    if config.distributed == "fsdp":
+        require(config.precision != "fp16", "precision", "bf16 or no, as distributed is fsdp")
+        require(not config.compile, "compile", "false, as distributed is fsdp")
     for name, stage in config.stages.items():
         key = f"stages.{name}"
         if not left_out(stage) and (stage.steps is None) == (stage.epochs is None):

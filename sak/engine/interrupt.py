@@ -1,5 +1,6 @@
 """Ctrl-C as a request that is heard between two steps."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -23,4 +24,5 @@ class StopRequest:
         if self.made:
             raise KeyboardInterrupt("stopped at once, without a checkpoint of the last steps")
         self.made = True
-        print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # set by torchrun
+            print("\nstopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr)

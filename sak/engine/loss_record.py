@@ -4,17 +4,20 @@ Reading a number makes the host wait for the device; a step that reads none is q
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 
 class LossRecord:
-    """The loss terms of a stage's steps since they were last checked."""
+    """The loss terms of a stage's steps since they were last checked.
 
-    def __init__(self, stage: str):
-        self.stage = stage
+    ``mean`` averages a tensor over the processes that train together: all of them look at the same steps.
+    """
+
+    def __init__(self, stage: str, mean: Callable[[Tensor], Tensor] = lambda values: values):
+        self.stage, self.mean = stage, mean
         self._unread: list[tuple[int, list[str], Tensor]] = []
 
     def add(self, step: int, terms: Mapping[str, Tensor]) -> None:
@@ -27,18 +30,18 @@ class LossRecord:
         Raises:
             FloatingPointError: as ``check``.
         """
-        _, names, values = self._unread[-1]
-        self.check()
-        return dict(zip(names, values.tolist(), strict=True))
+        _, names, _ = self._unread[-1]
+        return dict(zip(names, self.check()[-1], strict=True))
 
-    def check(self) -> None:
-        """
+    def check(self) -> list[list[float]]:
+        """The terms of all steps since the last check.
+
         Raises:
             FloatingPointError: a term of a step since the last check is not finite; the first one is named.
         """
         if not self._unread:
-            return
-        rows = torch.stack([values for _, _, values in self._unread]).tolist()
+            return []
+        rows = self.mean(torch.stack([values for _, _, values in self._unread])).tolist()
         for (step, names, _), row in zip(self._unread, rows, strict=True):
             for name, value in zip(names, row, strict=True):
                 if name != "total" and not math.isfinite(value):
@@ -47,3 +50,4 @@ class LossRecord:
                         "the last checkpoint is from before it: try a lower learning rate, clipping, or precision=no"
                     )
         self._unread.clear()
+        return rows

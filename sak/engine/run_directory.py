@@ -25,6 +25,8 @@ FREE_KEYS = (
     "keep_last",
     "keep_best",
     "log_every",
+    "accumulate",
+    "distributed",
 )
 FREE_SECTIONS = ("probe.",)  # no part of the training
 

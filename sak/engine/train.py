@@ -10,17 +10,16 @@ from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 from tqdm import tqdm
 
 from sak import data
 from sak.config import image_size, left_out
 from sak.data.reading import FaultyFile
-from sak.engine import checkpoint, objectives, report
+from sak.engine import checkpoint, objectives, report, sharding
 from sak.engine.best import best, check_metric, keep_best
 from sak.engine.build import (
     build_committee,
@@ -34,6 +33,7 @@ from sak.engine.bundle import save_bundle
 from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.compiling import compiled
+from sak.engine.distributed import Agreement, RunningStatistics, build_accelerator, watching_processes
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
 from sak.engine.figures import prediction_panel
 from sak.engine.interrupt import StopRequest
@@ -46,6 +46,7 @@ from sak.engine.tracking import Tracker
 from sak.engine.waiting import Waiting
 from sak.errors import UserError
 from sak.files import write_json, write_text
+from sak.processes import share_warnings
 from sak.tasks import IGNORE
 from teachers.cache import allocate
 
@@ -55,21 +56,26 @@ PANEL_IMAGES = 6
 def train(config: DictConfig) -> RunDirectory:
     """Run the experiment to its end, from wherever an earlier start of it stopped.
 
+    Any number of processes (torchrun's) do it together; what one of them does alone is done by the first.
+
     Returns:
         its finished run directory.
 
     Raises:
-        UserError: something in the config, the data or the run directory is wrong.
+        UserError: something in the config, the data or the run directory is wrong, or another process has died.
         KeyboardInterrupt: the user stopped it; a checkpoint was written.
         FloatingPointError: a loss became infinite or not a number.
     """
     if all(left_out(stage) for stage in config.stages.values()):
         raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
+    share_warnings()
     run = RunDirectory(config)
     run.check(config)
     if not run.finished:
-        with closing(run), watching_workers():
-            Experiment(config, run).finish()
+        with closing(run), watching_processes(), watching_workers():
+            experiment = Experiment(config, run)
+            experiment.finish()
+            experiment.accelerator.end_training()
     return run
 
 
@@ -78,10 +84,9 @@ class Experiment:
 
     def __init__(self, config: DictConfig, run: RunDirectory):
         self.config, self.run = config, run
-        self.accelerator = Accelerator(
-            cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
-            mixed_precision=config.precision,
-        )
+        self.accelerator = build_accelerator(config)
+        self.agreement = Agreement(self.accelerator.num_processes)
+        self.sharded = config.distributed == "fsdp" and self.accelerator.num_processes > 1
         torch.manual_seed(config.seed)  # of all weights that are drawn
         self.stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
         # Without the second stage there is nothing to predict with: no heads, no labelled data, no evaluation.
@@ -133,14 +138,11 @@ class Experiment:
         objectives.choose_trained_weights(self.student, stage, stage == "distill" or self._distils_beside_tasks)
         self.student.set_image_size(image_size(self.config, stage))
         objective = self._objective(stage)
-        self.student.to(self.accelerator.device)
-        optimizer = adamw(self.student, settings.optim)
-        if state:
-            optimizer.load_state_dict(state["optimizer"])
-            if self.accelerator.scaler is not None and state["scaler"]:
-                self.accelerator.scaler.load_state_dict(state["scaler"])
-        model, optimizer = self.accelerator.prepare(self.student, optimizer)
+        model, optimizer = self._prepare(settings.optim, state)
         model.train()
+        # In the first stage nothing passes a batch norm.
+        together = self.accelerator.num_processes if stage == "multitask" else 1
+        self.statistics = RunningStatistics(model, together, self.accelerator.process_index)
         if self.config.compile:
             images = settings.batch_size // (settings.accumulate * self.accelerator.num_processes)
             shape = (images, 3, *image_size(self.config, stage))
@@ -155,11 +157,12 @@ class Experiment:
             mininterval=1,
             dynamic_ncols=True,
         )
-        losses, batches = LossRecord(stage), Waiting(self.batches[stage].steps(start, steps))
+        losses, batches = LossRecord(stage, self._mean), Waiting(self.batches[stage].steps(start, steps))
         with StopRequest() as stop, progress:
             for step, micro_batches in enumerate(batches, start=start):
                 if stage == "multitask" and step and _every(settings.evaluate_every, step):
                     losses.check()
+                    self._gather(model)
                     self._evaluate(Progress(stage, step))  # first thing after a resume too, if it belongs there
                 rate = learning_rate(settings.optim, step, steps, self.batches[stage].steps_per_epoch)
                 for group in optimizer.param_groups:
@@ -172,31 +175,63 @@ class Experiment:
                     terms = losses.read()
                     if self.tracker:
                         self._log(done, terms, rate, batches.share(), progress)
-                if done.step == steps or stop.made or done.step % settings.checkpoint_every == 0:
+                stopping = self.agreement.any(stop.made)
+                if done.step == steps or stopping or done.step % settings.checkpoint_every == 0:
                     losses.check()  # no checkpoint holds what followed a loss that was not finite
+                    self._gather(model)
                     self._save_checkpoint(done, optimizer)
-                if stop.made:
+                if stopping:
                     raise KeyboardInterrupt(
                         f"stopped after step {done.step} of {steps} of the stage {stage}; "
                         "the same command goes on from there"
                     )
         if stage in self.cached:
             self.accelerator.print(self.cached[stage].summary())
-        self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        if not self.sharded:
+            self.student = self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(model, optimizer)
+
+    def _prepare(self, optim: DictConfig, state: dict | None) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """The student as all processes train it together, and its optimizer."""
+        device, load_states = self.accelerator.device, torch.optim.Optimizer.load_state_dict
+        if self.sharded:
+            # The student itself stays whole, in the host's memory: `_gather` brings it up to date.
+            model, load_states = sharding.sharded(self.student.cpu(), device), sharding.load_states
+        else:
+            model = self.student.to(device)
+        optimizer = adamw(model, optim)
+        if state:
+            load_states(optimizer, state["optimizer"])
+            if self.accelerator.scaler is not None and state["scaler"]:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.sharded:
+            return model, self.accelerator.prepare(optimizer)
+        return self.accelerator.prepare(model, optimizer)
+
+    def _gather(self, model: nn.Module) -> None:
+        """Bring the student up to date with what is trained, where that is another."""
+        if self.sharded:
+            sharding.gather(model, self.student)
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over the processes."""
+        return self.accelerator.reduce(values, "mean")
 
     def _step(self, model, optimizer, objective, micro_batches: list[dict], stage: str, step: int) -> dict[str, Tensor]:
         """One optimizer step; the terms of its loss, averaged over the micro-batches. Nothing waits for the device."""
-        # What is random in it depends on nothing that came before: there is no random state to save or restore.
-        torch.manual_seed(_seed(self.config.seed, STAGES.index(stage), step, self.accelerator.process_index))
         optimizer.zero_grad()
         summed: dict[str, Tensor] = {}
-        for number, batch in enumerate(micro_batches, start=1):
+        for number, batch in enumerate(micro_batches):
+            # What is random in it depends on nothing that came before, and not on which process computes it: there is
+            # no random state to save or restore.
+            part = number * self.accelerator.num_processes + self.accelerator.process_index
+            torch.manual_seed(_seed(self.config.seed, STAGES.index(stage), step, part))
             batch = to_device(batch, self.accelerator.device)
-            accumulating = number < len(micro_batches)
-            with self.accelerator.autocast(), self.accelerator.no_sync(model) if accumulating else nullcontext():
-                total, terms = objective(model, batch)
-            self.accelerator.backward(total / len(micro_batches))
+            accumulating = number < len(micro_batches) - 1
+            with self.statistics.of_all():
+                with self.accelerator.autocast(), self.accelerator.no_sync(model) if accumulating else nullcontext():
+                    total, terms = objective(model, batch)
+                self.accelerator.backward(total / len(micro_batches))
             for name, term in {"total": total, **terms}.items():
                 summed[name] = summed.get(name, 0) + term.detach() / len(micro_batches)
         clip = self.config.stages[stage].optim.clip
@@ -273,11 +308,13 @@ class Experiment:
 
     def _save_checkpoint(self, done: Progress, optimizer) -> None:
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        states = sharding.whole_states(optimizer, keep=main) if self.sharded else optimizer.state_dict()
+        if main:
             scaler = self.accelerator.scaler
             state = {
                 "student": self.student.state_dict(),
-                "optimizer": optimizer.state_dict(),
+                "optimizer": states,
                 "scaler": scaler.state_dict() if scaler is not None else {},
             }
             checkpoint.save(self.run.checkpoints, done, state, self.config.stages[done.stage].keep_last)
@@ -306,6 +343,7 @@ class Experiment:
         if self.skips and self.accelerator.is_main_process:
             self.skips.forget()
         self.accelerator.wait_for_everyone()
+        self.student.to(self.accelerator.device)
         evaluation = evaluate(self.student, self.tasks, self.validation, **self._evaluation)
         if self.tracker:
             step = self._global_step(done)
@@ -315,6 +353,8 @@ class Experiment:
                 )
             self.tracker.evaluation(evaluation, self.student.sources, self.student.levels, step)
             self.tracker.figure("predictions", self._panel(), self.run.panels, step)
+        if self.sharded:
+            self.student.cpu()
         return evaluation
 
     @property
@@ -358,7 +398,6 @@ class Experiment:
 
     def _write_results(self) -> None:
         """Evaluate at the end; ``metrics.json`` is written last, for it says that all is done."""
-        self.student.to(self.accelerator.device)
         metrics = self._evaluate(Progress(STAGES[-1], self.steps[STAGES[-1]])).metrics
         constants = constant_predictions(self.tasks, self.validation, **self._evaluation)
         if not self.accelerator.is_main_process:

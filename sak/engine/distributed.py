@@ -1,0 +1,113 @@
+"""Several processes on one training: they wait for each other, agree when to stop, and end together.
+
+N processes that accumulate A micro-batches compute what one process that accumulates N·A computes, to rounding: the
+same images in the same micro-batches, the same random numbers, losses and gradients averaged over the micro-batches,
+and batch norms that have seen one micro-batch after the other.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from omegaconf import DictConfig
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sak.errors import UserError
+
+PATIENCE = 1800  # seconds: the first process may list a large archive, or write to a slow disk, while the others wait
+
+# What torch's messages have in common when another process is gone; gloo raises a plain RuntimeError.
+LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted")
+
+
+def build_accelerator(config: DictConfig) -> Accelerator:
+    """The device of this process, and its connection to the others."""
+    # A process whose data do not come says so itself, before the others lose patience with it.
+    patience = timedelta(seconds=max(PATIENCE, 2 * config.data.timeout))
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
+        mixed_precision=config.precision,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=patience),
+            DistributedDataParallelKwargs(broadcast_buffers=False),  # `RunningStatistics` sees to them
+        ],
+    )
+
+
+@contextlib.contextmanager
+def watching_processes() -> Iterator[None]:
+    """Make one line of what torch raises when another process of the job has died or does not answer.
+
+    Raises:
+        UserError: that line.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        connected = distributed.is_available() and distributed.is_initialized()
+        if connected and any(word in reason.lower() for word in LOST):
+            raise UserError(
+                "another process of this job has ended or does not answer; what it said, or how the launcher says it "
+                "ended, is the reason; the same command goes on from the last checkpoint"
+            ) from error
+        raise
+
+
+class Agreement:
+    """What any process wishes, all do after the same step: one that stopped alone would leave the others waiting.
+
+    The processes speak over their hosts, so that no device has to be waited for.
+    """
+
+    def __init__(self, processes: int):
+        self._group = distributed.new_group(backend="gloo") if processes > 1 else None
+
+    def any(self, wish: bool) -> bool:
+        """Whether one of the processes wishes it; all must ask."""
+        if self._group is None:
+            return wish
+        wishes = torch.tensor([wish], dtype=torch.int32)
+        distributed.all_reduce(wishes, op=distributed.ReduceOp.MAX, group=self._group)
+        return bool(wishes.item())
+
+
+class RunningStatistics:
+    """The batch norms' running statistics, as if the processes' micro-batches had gone through one process in turn.
+
+    Each process k = 0 ... N-1 has moved the common r to r_k = q r + (1 - q) s_k, with q = 1 - momentum and s_k its
+    micro-batch's statistics. One process would end with q^N r + Σ_k q^(N-1-k) (1 - q) s_k, which is
+    q^N r + Σ_k q^(N-1-k) (r_k - q r).
+    """
+
+    def __init__(self, model: nn.Module, processes: int, rank: int):
+        norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum is not None]
+        pairs = [(buffer, 1 - norm.momentum) for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+        self._buffers = [buffer for buffer, _ in pairs] if processes > 1 else []
+        self._kept = [keep for _, keep in pairs]
+        self._counts = [norm.num_batches_tracked for norm in norms]
+        self._processes, self._rank = processes, rank
+
+    @contextlib.contextmanager
+    def of_all(self) -> Iterator[None]:
+        """Put a training pass of one micro-batch inside."""
+        if not self._buffers:
+            yield
+            return
+        before = self._flat()
+        yield
+        keep = torch.cat([torch.full_like(b, kept) for b, kept in zip(self._buffers, self._kept, strict=True)])
+        moved = keep ** (self._processes - 1 - self._rank) * (self._flat() - keep * before)
+        distributed.all_reduce(moved)
+        together = keep**self._processes * before + moved
+        for buffer, part in zip(self._buffers, together.split([len(b) for b in self._buffers]), strict=True):
+            buffer.copy_(part)
+        for number in self._counts:
+            number += self._processes - 1
+
+    def _flat(self) -> Tensor:
+        return torch.cat(self._buffers)
