@@ -5,13 +5,12 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import safetensors.torch
-import torch
 from torch import Tensor
 
 from sak import tasks as task_registry
 from sak.errors import UserError
 from sak.student import Student
+from sak.tensors import read_tensors
 
 # (H, W) of the published trainings: PASCAL-Context, NYUD-v2, and stage 1. Their token grids all differ.
 PUBLISHED_SIZES = ((512, 512), (448, 576), (384, 384))
@@ -134,14 +133,7 @@ def _read(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> dict[str, Ten
         where = str(checkpoint)
         if not Path(checkpoint).is_file():
             raise UserError(f"no checkpoint at {checkpoint}")
-        try:
-            if Path(checkpoint).suffix == ".safetensors":
-                weights = safetensors.torch.load_file(checkpoint)
-            else:
-                weights = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        except Exception as error:  # damaged bytes raise whatever their decoder happens to meet
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{checkpoint} cannot be read as a checkpoint of weights ({reason[0]})") from error
+        weights = read_tensors(checkpoint)
     if isinstance(weights, Mapping):
         weights = weights.get("model", weights)
     if not isinstance(weights, Mapping) or not any(str(key).startswith("backbone.tsap.") for key in weights):

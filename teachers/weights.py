@@ -6,7 +6,6 @@ import urllib.error
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
@@ -19,6 +18,7 @@ from huggingface_hub.errors import (
 from torch import Tensor, nn
 
 from sak.errors import UserError
+from sak.tensors import read_tensors
 
 ABSENT = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
@@ -134,12 +134,9 @@ def read(file: Path, teacher: str) -> dict[str, Tensor]:
         UserError: the file is damaged, holds code or anything else than tensors.
     """
     try:
-        if file.suffix == ".safetensors":
-            return safetensors.torch.load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # every format has its own errors for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"teacher {teacher}: {file} cannot be read as weights ({reason}).") from error
+        state = read_tensors(file)
+    except UserError as error:
+        raise UserError(f"teacher {teacher}: {error}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # open_clip's training checkpoints
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
