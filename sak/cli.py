@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable
 
 from sak.errors import UserError
-from sak.processes import first_to_say
+from sak.processes import first_to_say, share_warnings
 
 
 def run(main: Callable[[list[str]], None]) -> None:
     """Call ``main`` with the command line's arguments and leave the process with the exit code that fits."""
+    share_warnings()
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -30,7 +30,10 @@ def first_to_say(message: str) -> bool:
 
 
 def share_warnings() -> None:
-    """From here on, a warning that several processes of the job would show is shown by one of them."""
+    """From here on, a warning that several processes of the job would show is shown by one of them.
+
+    Call it once in a process.
+    """
     if not several():
         return
     show = warnings.showwarning

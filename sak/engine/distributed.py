@@ -6,19 +6,22 @@ and batch norms that have seen one micro-batch after the other.
 """
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import InitProcessGroupKwargs
 from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sak.errors import UserError
 
-PATIENCE = 1800  # seconds: the first process may list a large archive, or write to a slow disk, while the others wait
+# Seconds: the first process may list a large archive, or write to a slow disk, while the others wait. A process whose
+# data do not come says so itself, before the others lose patience with it.
+PATIENCE = 1800
 
 # What torch's messages have in common when another process is gone; gloo raises a plain RuntimeError.
 LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted")
@@ -26,15 +29,12 @@ LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted
 
 def build_accelerator(config: DictConfig) -> Accelerator:
     """The device of this process, and its connection to the others."""
-    # A process whose data do not come says so itself, before the others lose patience with it.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # DDP, of the class token: one copy of D
     patience = timedelta(seconds=max(PATIENCE, 2 * config.data.timeout))
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
         mixed_precision=config.precision,
-        kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=patience),
-            DistributedDataParallelKwargs(broadcast_buffers=False),  # `RunningStatistics` sees to them
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)],
     )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sak import distill
 from sak.student import Student
+from sak.student.adapter import AdapterPath
 from sak.tasks import Task
 
 Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
@@ -60,5 +61,9 @@ def choose_trained_weights(student: Student, stage: str, distils: bool) -> None:
     """
     for part in (student.heads, student.routers):
         part.requires_grad_(stage == "multitask")
+    beyond = student.levels[-1] + 1  # the first block whose output nobody reads
+    student.stem.vit.blocks[beyond:].requires_grad_(False)
     for path in student.paths.values():
         path.aligners.requires_grad_(distils)
+        if isinstance(path, AdapterPath):
+            path.adapters[beyond + 1 :].requires_grad_(False)

@@ -46,7 +46,6 @@ from sak.engine.tracking import Tracker
 from sak.engine.waiting import Waiting
 from sak.errors import UserError
 from sak.files import write_json, write_text
-from sak.processes import share_warnings
 from sak.tasks import IGNORE
 from teachers.cache import allocate
 
@@ -68,7 +67,6 @@ def train(config: DictConfig) -> RunDirectory:
     """
     if all(left_out(stage) for stage in config.stages.values()):
         raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
-    share_warnings()
     run = RunDirectory(config)
     run.check(config)
     if not run.finished:

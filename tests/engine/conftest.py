@@ -50,6 +50,12 @@ def archive(tmp_path):
     return Path(shutil.copytree(ARCHIVE, tmp_path / "archive"))
 
 
+@pytest.fixture(scope="session")
+def tiny_text():
+    """The config of the tiny experiment, in which output and root are to be filled in."""
+    return TINY
+
+
 @pytest.fixture
 def tiny(tmp_path):
     """The config file of the tiny experiment."""
