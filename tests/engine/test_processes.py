@@ -213,8 +213,10 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder):
     os.kill(second_process(job), signal.SIGKILL)
     _, err = job.communicate(timeout=120)
     assert job.returncode == 1
-    assert err.count("error: another process of this job has ended or does not answer") == 1, err
-    assert re.search(r"exitcode *: -9", err), err
+    assert re.search(r"exitcode *: -9", err), err  # torchrun names who was killed
+    # The other one says so too, unless torchrun's SIGTERM is faster than its line; a traceback it has not.
+    assert err.count("error: another process of this job has ended or does not answer") <= 1, err
+    assert "sak/engine/train.py" not in err, err
     assert not (run / "metrics.json").exists()
 
     # It goes on, and meets an image that cannot be read: one of the two processes does.
