@@ -1,7 +1,6 @@
 """From a config to the parts of an experiment."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -10,6 +9,7 @@ from torch.utils.data import Dataset
 from sak import data, tasks
 from sak.config import image_size, left_out
 from sak.data.images import Images, find_images
+from sak.engine.bundle import find_bundle, load_bundle
 from sak.errors import UserError
 from sak.student import Student
 from sak.tasks import Task
@@ -122,13 +122,11 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     Raises:
         UserError: there is no bundle, or its stem, levels, teachers, paths or aligners differ from the student's.
     """
-    bundle = next((place for place in (Path(path) / "student", Path(path)) if (place / "config.json").is_file()), None)
-    if bundle is None:
-        raise UserError(f"student.weights is {path}, but there is no student: give a finished run or a bundle")
     try:
-        source = Student.from_pretrained(bundle)
-    except Exception as error:  # torch, safetensors and json have their own errors for a damaged bundle
-        raise UserError(f"student.weights: {bundle} cannot be read ({str(error).splitlines()[0]})") from error
+        bundle = find_bundle(path)
+        source = load_bundle(bundle)
+    except UserError as error:
+        raise UserError(f"student.weights: {error}") from error
 
     def require(theirs: object, ours: object, what: str, advice: str = "") -> None:
         if theirs != ours:

@@ -1,5 +1,6 @@
 """Students as bundles: directories of config.json and model.safetensors that ``Student.from_pretrained`` reads."""
 
+import contextlib
 import copy
 import json
 import os
@@ -11,6 +12,34 @@ from safetensors import SafetensorError
 
 from sak.errors import UserError
 from sak.student import Student
+
+
+def find_bundle(place: str | os.PathLike) -> Path:
+    """The bundle at `place`: itself, or what a finished run there has left.
+
+    Raises:
+        UserError: there is none.
+    """
+    candidates = (Path(place) / "student", Path(place))
+    bundle = next((path for path in candidates if (path / "config.json").is_file()), None)
+    if bundle is None:
+        raise UserError(f"there is no student at {place}: give a finished run or a bundle")
+    return bundle
+
+
+def load_bundle(source: str | os.PathLike) -> Student:
+    """The student of a bundle, or of its id on the hub, in eval mode.
+
+    Raises:
+        UserError: it cannot be had, or is damaged.
+    """
+    try:
+        with contextlib.redirect_stdout(None):  # the hub's client announces what it does
+            return Student.from_pretrained(source).eval()
+    except Exception as error:  # torch, safetensors, json and the hub's client have their own errors
+        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
+        elsewhere = "" if Path(source).exists() else "does not exist here, and from the hub "
+        raise UserError(f"{source} {elsewhere}cannot be read as a bundle ({reason})") from error
 
 
 def save_bundle(

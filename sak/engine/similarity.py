@@ -3,7 +3,6 @@
 Legend: B batch, D width, h, w a model's grid, H, W canvas, M models, L levels.
 """
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from tqdm import tqdm
 from sak import data
 from sak.data.transforms import margins
 from sak.engine import loading
+from sak.engine.bundle import find_bundle, load_bundle
 from sak.engine.probe import SPLITS, build_models, models_to_probe
 from sak.errors import UserError
 from sak.files import replacing, write_json
@@ -36,7 +36,7 @@ class Sources(nn.Module):
 
     def __init__(self, student: Student):
         super().__init__()
-        self.student = student.eval()
+        self.student = student
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
@@ -72,7 +72,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     if images < 1:
         raise UserError(f"--images is {images}, but must be at least 1")
     models = build_models(models_to_probe(config), config.seed)
-    sources = Sources(_load(student)) if student else None
+    sources = Sources(load_bundle(find_bundle(student))) if student else None
     levels = {name: len(model.levels) for name, model in models.items()}
     if sources:
         levels["the student"] = len(sources.student.levels)
@@ -139,17 +139,6 @@ def heat_maps(result: Mapping) -> Figure:
                 axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5,
                           color="black" if value > 60 else "white")  # fmt: skip
     return figure
-
-
-def _load(path: str) -> Student:
-    bundle = next((place for place in (Path(path) / "student", Path(path)) if (place / "config.json").is_file()), None)
-    if bundle is None:
-        raise UserError(f"there is no student at {path}: give a finished run or a bundle")
-    try:
-        with contextlib.redirect_stdout(None):  # the hub's client announces what it does
-            return Student.from_pretrained(bundle)
-    except Exception as error:  # torch, safetensors and json have their own errors for a damaged bundle
-        raise UserError(f"the student {bundle} cannot be read ({str(error).splitlines()[0]})") from error
 
 
 def _dataset(config: DictConfig, split: str):

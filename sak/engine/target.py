@@ -1,6 +1,5 @@
 """What can be evaluated: a run, a bundle, or a checkpoint of the published code; and on which data."""
 
-import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from sak import config as configuration
 from sak import data, tasks
 from sak.config import DataConfig
+from sak.engine.bundle import load_bundle
 from sak.errors import UserError
 from sak.official import load_official
 from sak.student import Student
@@ -58,7 +58,7 @@ def open_target(
     else:
         benchmark = dataset and data.benchmark(dataset)
         if (path / "config.json").is_file() or (not path.exists() and HUB_ID.fullmatch(target)):
-            student = _bundle(target)
+            student = load_bundle(target)
         elif path.is_file():
             student = load_official(path, image_size, benchmark, num_heads)
         else:
@@ -95,19 +95,7 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Target:
         workers=config.data.workers,
         renderer=config.data.renderer,
     )
-    return Target(
-        str(path), _bundle(str(path / "student")), found, config.stages.multitask.batch_size, config.precision
-    )
-
-
-def _bundle(source: str) -> Student:
-    try:
-        with contextlib.redirect_stdout(None):  # the hub's client announces what it does
-            return Student.from_pretrained(source).eval()
-    except Exception as error:  # torch, safetensors, json and the hub's client have their own errors
-        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        elsewhere = "" if Path(source).exists() else "does not exist here, and from the hub "
-        raise UserError(f"{source} {elsewhere}cannot be read as a bundle ({reason})") from error
+    return Target(str(path), load_bundle(path / "student"), found, config.stages.multitask.batch_size, config.precision)
 
 
 def _fitting(target: str, student: Student, dataset: str | None) -> str:

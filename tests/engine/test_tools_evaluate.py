@@ -136,7 +136,8 @@ def test_a_bundle_with_maps_that_can_be_judged_by_themselves(run, evaluate, tmp_
     assert 100 * match_boundaries(maps, truths, 0.0075).ods_f == pytest.approx(metrics["edge"]["ods_f"], rel=1e-6)
     union = classes.sum(0) + classes.sum(1) - classes.diagonal()
     assert 100 * (classes.diagonal() / np.maximum(union, 1)).mean() == pytest.approx(metrics["semseg"]["miou"])
-    assert np.concatenate(angles).mean() == pytest.approx(metrics["normals"]["mean_error"], abs=0.3)  # 8 bits
+    rounding = np.degrees(np.sqrt(3) / 255)  # the most that 8 bits can turn a vector by
+    assert np.concatenate(angles).mean() == pytest.approx(metrics["normals"]["mean_error"], abs=rounding)
     assert read(run)["semseg"]["miou"] == pytest.approx(metrics["semseg"]["miou"])
 
 
@@ -299,7 +300,7 @@ def test_a_mistake_is_one_line(run, evaluate, mistake, tmp_path):
         ("pascal_a", PUBLISHED, "say where pascal_context lies: --data ROOT"),
         ("stage_1", ("--data", "NYUD", *PUBLISHED_NYUD), "stage_1.pth has no task heads"),
         ("resnet.pth", ("--data", "NYUD"), "resnet.pth is no checkpoint of the published SAK code"),
-        ("file.pth", ("--data", "NYUD"), "file.pth cannot be read as a checkpoint"),
+        ("file.pth", ("--data", "NYUD"), "file.pth cannot be read as weights"),
         ("no/where", ("--data", "NYUD"), "no/where does not exist here, and from the hub cannot be read"),
         ("nowhere", ("--data", "NYUD"), "nowhere is no run directory"),
     ],
