@@ -1,9 +1,11 @@
 """Results as tables for people."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sak.engine.evaluate import Metrics
 from sak.metrics.delta_m import HEADLINE
+from sak.student import Student
 from sak.tasks import HIGHER, Task
 
 Table = list[tuple[str, ...]]  # the header and a row per task and metric
@@ -69,6 +71,20 @@ def markdown(
         "",
         "*best constant*: the best that one and the same prediction for every pixel of every image reaches on the",
         "validation set; what lies beyond it was learnt. `edge` is judged under the protocol `sak`.",
+        *(line for note in notes for line in ("", note)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def of_distillation(name: str, student: Student, steps: int, run: Path, notes: Sequence[str]) -> str:
+    """``results.md`` of a run without a second stage."""
+    lines = [
+        f"# Results of {name}",
+        "",
+        f"Distilled from {', '.join(student.paths)} for {steps} steps, without the second stage: `student/` holds",
+        "stem, paths and aligners, and no heads to evaluate. Train it on tasks with",
+        "",
+        f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={run}",
         *(line for note in notes for line in ("", note)),
     ]
     return "\n".join(lines) + "\n"

@@ -5,20 +5,18 @@ goes on where an interrupted run stopped.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing, nullcontext
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak import data
 from sak.config import image_size, left_out
-from sak.data.reading import FaultyFile
 from sak.engine import checkpoint, objectives, report, sharding
 from sak.engine.best import best, check_metric, keep_best
 from sak.engine.build import (
@@ -35,21 +33,18 @@ from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.compiling import compiled
 from sak.engine.distributed import Agreement, RunningStatistics, build_accelerator, watching_processes
 from sak.engine.evaluate import constant_predictions, evaluate, to_device
-from sak.engine.figures import prediction_panel
 from sak.engine.interrupt import StopRequest
 from sak.engine.loading import TrainingBatches, watching_workers
 from sak.engine.loss_record import LossRecord
 from sak.engine.optim import adamw, learning_rate
+from sak.engine.panel import Panel
 from sak.engine.run_directory import RunDirectory
 from sak.engine.skips import Skips
 from sak.engine.tracking import Tracker
 from sak.engine.waiting import Waiting
 from sak.errors import UserError
 from sak.files import write_json, write_text
-from sak.tasks import IGNORE
 from teachers.cache import allocate
-
-PANEL_IMAGES = 6
 
 
 def train(config: DictConfig) -> RunDirectory:
@@ -112,6 +107,7 @@ class Experiment:
         if self.tasks:
             self.validation = data.build(config.data, "val")
             self.skips = self._skips("val", self.validation, replaced=False)
+            self.panel = Panel(self.validation, self.tasks, self.accelerator.device, skipping=self.skips is not None)
         if self.accelerator.is_main_process:
             run.open(config)
 
@@ -350,7 +346,7 @@ class Experiment:
                     self.run.student_best, settings.keep_best, self.tasks, evaluation.metrics, self.student, done.step
                 )
             self.tracker.evaluation(evaluation, self.student.sources, self.student.levels, step)
-            self.tracker.figure("predictions", self._panel(), self.run.panels, step)
+            self.tracker.figure("predictions", self.panel.draw(self.student), self.run.panels, step)
         if self.sharded:
             self.student.cpu()
         return evaluation
@@ -365,34 +361,6 @@ class Experiment:
             "timeout": self.config.data.timeout,
             "skips": self.skips,
         }
-
-    def _readable(self, indices: Iterable[int]) -> Iterator[dict]:
-        """Validation samples, without those to skip."""
-        for index in indices:
-            try:
-                yield self.validation[index]
-            except FaultyFile:
-                if self.skips is None:
-                    raise
-
-    @functools.cached_property
-    def _panel_batch(self) -> dict:
-        """Validation images to draw, evenly spread: each the next one in which no task is ignored altogether."""
-        count = min(PANEL_IMAGES, len(self.validation))
-        samples = []
-        for number in range(count):
-            span = range(number * len(self.validation) // count, (number + 1) * len(self.validation) // count)
-            complete = (s for s in self._readable(span) if all((s[task] != IGNORE).any() for task in self.tasks))
-            samples.append(next(complete, None) or next(self._readable(span), None))
-        return to_device(default_collate(list(filter(None, samples))), self.accelerator.device)
-
-    def _panel(self) -> Figure:
-        training = self.student.training
-        self.student.eval()
-        with torch.no_grad():
-            output = self.student(self._panel_batch["image"])
-        self.student.train(training)
-        return prediction_panel(self._panel_batch, output, self.tasks)
 
     def _write_results(self) -> None:
         """Evaluate at the end; ``metrics.json`` is written last, for it says that all is done."""
@@ -420,14 +388,9 @@ class Experiment:
         """At the end of a run of the first stage alone: a student to go on from, and no metrics, which it has none."""
         self.tracker.close()
         save_bundle(self.student, self.run.student, keep_aligners=True)
-        write_text(
-            self.run.results,
-            f"# Results of {self.config.name}\n\n"
-            f"Distilled from {', '.join(self.student.paths)} for {self.steps['distill']} steps, without the second "
-            "stage: `student/` holds stem, paths and aligners, and no heads to evaluate. Train it on tasks with\n\n"
-            f"    python tools/train.py CONFIG stages.distill.steps=0 student.weights={self.run.path}\n"
-            + "".join(f"\n{note}\n" for note in self._notes()),
-        )
+        steps, notes = self.steps["distill"], self._notes()
+        text = report.of_distillation(self.config.name, self.student, steps, self.run.path, notes)
+        write_text(self.run.results, text)
         write_json(self.run.metrics, {})
 
 

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sak import Student, config
 from sak.engine import checkpoint, tracking, train
 from sak.engine.best import best, keep_best
+from sak.engine.panel import Panel
 from sak.engine.run_directory import RunDirectory, lock
 from sak.engine.train import Experiment
 from sak.errors import UserError
@@ -45,7 +46,7 @@ def test_killed_at_many_random_moments():
 @pytest.fixture
 def settings(tiny, monkeypatch):
     """The tiny experiment without its slower tasks and its figures, and with a checkpoint at every step."""
-    monkeypatch.setattr(Experiment, "_panel", lambda self: None)
+    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
     monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
     monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
 
