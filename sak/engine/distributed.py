@@ -13,7 +13,6 @@ from datetime import timedelta
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -27,13 +26,18 @@ PATIENCE = 1800
 LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted")
 
 
-def build_accelerator(config: DictConfig) -> Accelerator:
-    """The device of this process, and its connection to the others."""
+def build_accelerator(precision: str = "no", data_timeout: float = 0) -> Accelerator:
+    """The device of this process, and its connection to the others.
+
+    Args:
+        precision: ``no`` (float32), ``bf16`` or ``fp16``.
+        data_timeout: seconds that a process may wait for its data.
+    """
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # DDP, of the class token: one copy of D
-    patience = timedelta(seconds=max(PATIENCE, 2 * config.data.timeout))
+    patience = timedelta(seconds=max(PATIENCE, 2 * data_timeout))
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
-        mixed_precision=config.precision,
+        mixed_precision=precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)],
     )
 

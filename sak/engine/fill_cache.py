@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -14,6 +13,7 @@ from sak.engine import loading
 from sak.engine.build import build_committee, build_labelled, build_training_set
 from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES
+from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import to_device
 from sak.engine.skips import Skips
 from sak.errors import UserError
@@ -41,7 +41,7 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
     stages = [stage for stage in STAGES if stage_is_cached(config, stage)]
     if not stages:
         raise UserError("nothing to cache: set cache.path, and in cache.stages a stage that takes part and distils")
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=config.precision)
+    accelerator = build_accelerator(config.precision)
     part = part or (accelerator.process_index, accelerator.num_processes)
     torch.manual_seed(config.seed)  # of all weights that are drawn, as in training
     committee = build_committee(config).to(accelerator.device)

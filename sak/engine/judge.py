@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import torch
-from accelerate import Accelerator
-
 from sak import data, tasks
 from sak.engine import report
 from sak.engine.baselines import Baseline
+from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics, evaluate
 from sak.engine.maps import MapWriter
 from sak.engine.target import Target
@@ -50,10 +48,7 @@ def judge(
     if baseline:
         baseline.check(chosen, boundaries)
     _open_output(output, overwrite)
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
-        mixed_precision=target.precision,
-    )
+    accelerator = build_accelerator(target.precision)
     maps = MapWriter(output, chosen) if save_maps else None
     with accelerator.main_process_first():
         if not Path(target.data.root).exists():

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -28,6 +27,7 @@ from sak import config as configuration
 from sak import data
 from sak.engine import loading, probe_report
 from sak.engine.build import build_tasks
+from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics, constant_predictions, to_device
 from sak.engine.optim import adamw, learning_rate
 from sak.engine.probe_features import Features
@@ -106,7 +106,7 @@ class Probe:
 
     def __init__(self, config: DictConfig):
         self.config, self.settings = config, config.probe
-        self.accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=config.precision)
+        self.accelerator = build_accelerator(config.precision)
         if self.accelerator.num_processes > 1:
             raise UserError("probing runs in one process; start it without torchrun or accelerate launch")
         specs = models_to_probe(config)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
@@ -19,6 +18,7 @@ from sak import data
 from sak.data.transforms import margins
 from sak.engine import loading
 from sak.engine.bundle import find_bundle, load_bundle
+from sak.engine.distributed import build_accelerator
 from sak.engine.probe import SPLITS, build_models, models_to_probe
 from sak.errors import UserError
 from sak.files import replacing, write_json
@@ -82,7 +82,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     if len(models) + (1 + len(sources.student.paths) if sources else 0) < 2:
         raise UserError("there are no two models to compare: add teachers or probe.extra to the config, or a student")
     data.prepare(config.data)
-    device = Accelerator(cpu=not torch.accelerator.is_available()).device
+    device = build_accelerator().device
     modules = nn.ModuleDict(models).to(device)
     if sources:
         sources.to(device)

@@ -77,7 +77,7 @@ class Experiment:
 
     def __init__(self, config: DictConfig, run: RunDirectory):
         self.config, self.run = config, run
-        self.accelerator = build_accelerator(config)
+        self.accelerator = build_accelerator(config.precision, config.data.timeout)
         self.agreement = Agreement(self.accelerator.num_processes)
         self.sharded = config.distributed == "fsdp" and self.accelerator.num_processes > 1
         torch.manual_seed(config.seed)  # of all weights that are drawn
