@@ -1,15 +1,26 @@
-"""What every entry point in `tools` shares: how it ends.
+"""What every entry point in `tools` shares: its command line, and how it ends.
 
 A mistake of the user is one line and exit code 2, and so is a full disk; a training that diverged is one line and 1,
 Ctrl-C one line and 130. Anything else is a defect and keeps its traceback.
 """
 
+import argparse
 import errno
 import sys
 from collections.abc import Callable
 
 from sak.errors import UserError
 from sak.processes import first_to_say, share_warnings
+
+
+def config_parser(description: str | None, example: str) -> argparse.ArgumentParser:
+    """The command line of a tool that is about a config: the file, and what overrides it."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    return parser
 
 
 def run(main: Callable[[list[str]], None]) -> None:

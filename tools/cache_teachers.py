@@ -1,9 +1,7 @@
 """Compute the teachers' features of a config ahead of training, into the directory cache.path."""
 
-import argparse
-
 from sak import config
-from sak.cli import run
+from sak.cli import config_parser, run
 from sak.errors import UserError
 
 EXAMPLE = """example:
@@ -15,11 +13,7 @@ machine or several with one file system, --part 1/2 and --part 2/2. Ctrl-C at an
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser = config_parser(__doc__, EXAMPLE)
     parser.add_argument("--part", metavar="K/N", help="begin at the K-th of N parts; all others follow it")
     parser.add_argument("--verify", action="store_true", help="check all that is stored, compute anew what is damaged")
     options = parser.parse_intermixed_args(arguments)

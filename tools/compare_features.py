@@ -1,9 +1,7 @@
 """How alike the frozen teachers of a config are, and the sources of a student: linear CKA and linear reconstruction."""
 
-import argparse
-
 from sak import config
-from sak.cli import run
+from sak.cli import config_parser, run
 
 EXAMPLE = """example:
   python tools/compare_features.py configs/sak_pascal_mini.yaml
@@ -14,11 +12,7 @@ and writes similarity.png and similarity.json to <output>/<name>-similarity/."""
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser = config_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--student", metavar="RUN", help="a finished run or a bundle: its stem and paths are compared too"
     )

@@ -4,12 +4,11 @@ Reports all that is wrong, in groups, and how to mend it; then a plan: parameter
 is that of one training step on one device, counted storage by storage; allocators and kernels need some more.
 """
 
-import argparse
 import os
 import sys
 
 from sak import config
-from sak.cli import run
+from sak.cli import config_parser, run
 
 EXAMPLE = """example:
   python tools/doctor.py configs/sak_pascal_mini.yaml
@@ -19,11 +18,7 @@ exit code: 0 all is well, 1 something is wrong with data or weights, 2 the confi
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser = config_parser(__doc__, EXAMPLE)
     parser.add_argument(
         "--quick", nargs="?", type=int, const=200, metavar="N", help="read N images only (default: 200), not all"
     )

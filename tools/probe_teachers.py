@@ -1,9 +1,7 @@
 """Probe the frozen teachers of a config: the same small heads on each of them, one for each task."""
 
-import argparse
-
 from sak import config
-from sak.cli import run
+from sak.cli import config_parser, run
 
 EXAMPLE = """example:
   python tools/probe_teachers.py configs/sak_pascal_mini.yaml
@@ -14,11 +12,7 @@ and writes <output>/<name>-probe/. The same command again resumes: what is done 
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser = config_parser(__doc__, EXAMPLE)
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 

@@ -1,10 +1,9 @@
 """Distil the teachers of a config into a student, train it on the tasks and evaluate it."""
 
-import argparse
 import os
 
 from sak import config
-from sak.cli import run
+from sak.cli import config_parser, run
 
 EXAMPLE = """example:
   python tools/train.py configs/sak_pascal_mini.yaml
@@ -14,11 +13,7 @@ The same command again resumes an interrupted run. A finished one says so and st
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
+    parser = config_parser(__doc__, EXAMPLE)
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
