@@ -39,8 +39,9 @@ from sak.engine.ablation_report import MASKED, RETRAINED, Row, Table
 from sak.engine.build import build_tasks
 from sak.engine.cached import stage_is_cached
 from sak.engine.checkpoint import STAGES
-from sak.engine.coalitions import Coalitions
+from sak.engine.coalitions import teachers_of
 from sak.engine.distributed import build_accelerator
+from sak.engine.masked import MaskedStudents
 from sak.engine.run_directory import RunDirectory, lock
 from sak.engine.target import open_target
 from sak.errors import UserError
@@ -213,8 +214,9 @@ class AblationRunner:
             images = data.build(target.data, "val")
             accelerator = build_accelerator(target.precision)
             file = self.output / "masked" / f"{run.name}.json"
-            coalitions = Coalitions(target, self.tasks, images, accelerator, file)
-            for row, metrics in zip(rows.values(), coalitions.metrics([frozenset(s) for s in rows]), strict=True):
+            students = MaskedStudents(target, self.tasks, images, accelerator, file)
+            without = [set(teachers_of(target)) - set(subset) for subset in rows]
+            for row, metrics in zip(rows.values(), students.metrics(without), strict=True):
                 row.metrics[run.seed] = metrics
         return list(rows.values())
 

@@ -1,30 +1,111 @@
-"""A student with sources knocked out, for whatever takes a student: ``evaluate(Masked(student, ["clip"]), ...)``."""
+"""One student with sources knocked out of its routers' mixtures: the metrics without each set of them, kept on disk.
 
-from collections.abc import Sequence
+What a masked student predicts is not what a student would that was trained without these sources: neither the other
+sources' router weights, which are renormalised to sum to 1, nor the heads had a chance to adapt. Stem and paths are
+computed once for a group of sets, routers and heads for each.
+"""
 
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from sak.engine.evaluate import Metrics, evaluate
+from sak.engine.probe_models import digest
+from sak.engine.target import Target
+from sak.errors import UserError
+from sak.files import write_json
 from sak.student import Student, StudentOutput
+from sak.tasks import Task
+
+GROUP = 8  # sets that share a pass through stem and paths; their predictions of a batch are in memory together
 
 
-class Masked(nn.Module):
-    """``student(images, tasks, without)`` as a module of its own; it shares the student's weights.
-
-    What it predicts is not what a student would that was trained without these sources: neither the other sources'
-    router weights nor the heads had a chance to adapt.
+class MaskedStudents:
+    """The metrics of a student without some of its sources; what is in ``file`` already is not computed again.
 
     Args:
-        without: names among ``student.sources``.
+        target: the student and how to evaluate it.
+        tasks: to decode and judge.
+        dataset: the images.
+        file: JSON that is written after each group of sets; one of another student or other images is replaced.
 
     Raises:
-        ValueError: a source is unknown, or all are left out.
+        UserError: the file is damaged.
     """
 
-    def __init__(self, student: Student, without: Sequence[str] = ()):
-        super().__init__()
-        student.knocked_out(without)
-        self.student, self.without = student, tuple(without)
+    def __init__(
+        self, target: Target, tasks: Mapping[str, Task], dataset: Dataset, accelerator: Accelerator, file: Path
+    ):
+        self.target, self.tasks, self.dataset, self.accelerator, self.file = target, tasks, dataset, accelerator, file
+        self.origin = {
+            "student": digest(target.student),
+            "data": [target.data.dataset, str(Path(target.data.root).resolve()), *target.data.image_size],
+            "images": len(dataset),
+            "tasks": list(tasks),
+            "precision": target.precision,
+        }
+        self.known: dict[str, Metrics] = {}
+        if file.is_file():
+            try:
+                kept = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{file} is damaged ({error}): delete it, and it is measured again") from error
+            if kept["origin"] == self.origin:
+                self.known = kept["metrics"]
 
-    def forward(self, images: Tensor, tasks: Sequence[str] | None = None) -> StudentOutput:
-        """RGB images (B,3,H,W) in [0,1] -> StudentOutput."""
-        return self.student(images, tasks, self.without)
+    def metrics(self, without: Sequence[Collection[str]]) -> list[Metrics]:
+        """
+        Args:
+            without: sets of sources to knock out, each not all of ``student.sources``.
+
+        Raises:
+            ValueError: a source is unknown, or all are left out.
+            UserError: an image or a label cannot be read.
+            FloatingPointError: a prediction is not finite.
+            KeyboardInterrupt: the user stopped it; the groups that are done are kept.
+        """
+        for left_out in without:
+            self.target.student.knocked_out(tuple(left_out))
+        ordered = [[source for source in self.target.student.sources if source in left_out] for left_out in without]
+        names = ["+".join(left_out) or "nothing" for left_out in ordered]
+        missing = {name: left_out for name, left_out in zip(names, ordered, strict=True) if name not in self.known}
+        groups = [list(missing)[start : start + GROUP] for start in range(0, len(missing), GROUP)]
+        for number, group in enumerate(groups, start=1):
+            print(f"masked students ({number} of {len(groups)}): without {', '.join(group)}")
+            self.known.update(self._evaluate({name: missing[name] for name in group}))
+            write_json(self.file, {"origin": self.origin, "metrics": self.known})
+        return [self.known[name] for name in names]
+
+    def _evaluate(self, group: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
+        """All sets in one pass over the images: to `evaluate` they are tasks of one student."""
+        student = self.target.student.to(self.accelerator.device)
+        judged = {(name, task): self.tasks[task] for name in group for task in self.tasks}
+        found = evaluate(
+            _SeveralMasked(student, list(self.tasks), group).eval(),
+            judged,
+            self.dataset,
+            self.target.batch_size,
+            self.target.data.workers,
+            self.accelerator,
+        ).metrics
+        return {name: {task: found[name, task] for task in self.tasks} for name in group}
+
+
+class _SeveralMasked(nn.Module):
+    """A student whose predictions are {(set's name, task): (B, C, H, W)}, from one encoding of the images."""
+
+    def __init__(self, student: Student, tasks: Sequence[str], without: Mapping[str, Sequence[str]]):
+        super().__init__()
+        self.student, self.tasks, self.without = student, tasks, without
+
+    def forward(self, images: Tensor) -> StudentOutput:
+        encoding = self.student.encode(images)
+        predictions = {}
+        for name, left_out in self.without.items():
+            output = self.student.decode(encoding, self.tasks, left_out)
+            predictions |= {(name, task): prediction for task, prediction in output.predictions.items()}
+        return StudentOutput(predictions, {}, {})

@@ -14,7 +14,6 @@ from sak.engine.ablation import subset_name
 from sak.engine.ablation_report import RETRAINED
 from sak.engine.coalitions import (
     DELTA_M,
-    Coalitions,
     MaskedGame,
     some_images,
     tasks_of_value,
@@ -23,6 +22,7 @@ from sak.engine.coalitions import (
 )
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics
+from sak.engine.masked import MaskedStudents
 from sak.engine.probe_report import table
 from sak.engine.selection import (
     CONFIDENCE,
@@ -107,7 +107,8 @@ def select(
     for target in targets:
         dataset = some_images(data.build(target.data, "val"), images)
         file = (measured or output / "masked") / f"{Path(target.name).name}{part}.json"
-        games.append(MaskedGame(Coalitions(target, chosen, dataset, build_accelerator(target.precision), file), value))
+        masked = MaskedStudents(target, chosen, dataset, build_accelerator(target.precision), file)
+        games.append(MaskedGame(masked, value))
 
     def mean(coalitions: Sequence[Coalition]) -> list[float]:
         return [statistics.fmean(values) for values in zip(*(game(coalitions) for game in games), strict=True)]

@@ -23,10 +23,8 @@ from sak.engine.ablation_cost import Timing, duration, evaluations_of, mean_timi
 from sak.engine.ablation_jobs import Job, last_line, run_jobs
 from sak.engine.ablation_report import Row, Table
 from sak.engine.build import build_tasks
-from sak.engine.bundle import load_bundle
-from sak.engine.coalitions import Coalitions, MaskedGame
-from sak.engine.evaluate import evaluate
-from sak.engine.masked import Masked
+from sak.engine.coalitions import MaskedGame
+from sak.engine.masked import MaskedStudents
 from sak.engine.panel import Panel
 from sak.engine.target import open_target
 from sak.errors import UserError
@@ -303,10 +301,10 @@ def test_killed_or_stopped_and_started_again_the_table_is_the_same(committee, fo
     assert "4 finished and 0 to do" in capsys.readouterr().out
     assert (straight / "ablation.md").read_text() == before
     assert {file: file.stat().st_mtime_ns for file in straight.glob("logs/*.log")} == logs
-    check_table(straight)
+    check_table(straight, tmp_path)
 
 
-def check_table(output):
+def check_table(output, scratch):
     """Against the runs themselves, and a masked student that is evaluated by itself."""
     found, _ = content(output)
     rows = {(row["kind"], row["variant"]): row for row in found["rows"]}
@@ -323,13 +321,14 @@ def check_table(output):
             "mean": metrics["normals"]["mean_error"], "std": None, "values": [metrics["normals"]["mean_error"]],
         }  # fmt: skip
         assert row["delta_m"]["mean"] == pytest.approx(delta_m({task: metrics[task] for task in base}, base))
-    student = load_bundle(output / "runs" / "config-seed0" / "student")
-    assert rows["retrained", CONFIG]["parameters"] == sum(p.numel() for p in student.parameters())
+    target = open_target(str(output / "runs" / "config-seed0"))
+    assert rows["retrained", CONFIG]["parameters"] == sum(p.numel() for p in target.student.parameters())
     assert rows["retrained", "clip"]["parameters"] < rows["retrained", CONFIG]["parameters"]
 
     settings = config.load(output / "runs" / "config-seed0" / "config.yaml")
     tasks, images = build_tasks(settings), data.build(settings.data, "val")
-    alone = evaluate(Masked(student, ["dinov2"]), tasks, images, 2, 0, Accelerator()).metrics
+    students = MaskedStudents(target, tasks, images, Accelerator(), scratch / "masked.json")
+    (alone,) = students.metrics([["dinov2"]])
     masked = rows["masked", "clip"]["metrics"]
     assert {task: {m: found["mean"] for m, found in each.items()} for task, each in masked.items()} == alone
     text = (output / "ablation.md").read_text()
@@ -447,29 +446,15 @@ def test_a_task_at_which_the_baseline_fails_is_left_out_of_delta_m(table):
 # --- masked students and the selection --------------------------------------------------------------------------------
 
 
-def test_coalitions_are_kept_on_disk_and_bound_to_the_student(committee, trained, tmp_path, monkeypatch):
+def test_a_coalition_is_worth_what_the_student_masked_to_it_is(committee, trained, tmp_path):
     target = open_target(str(trained))
-    tasks = build_tasks(config.load(committee))
-    images, file = data.build(target.data, "val"), tmp_path / "kept.json"
-
-    def coalitions():
-        return Coalitions(target, tasks, images, Accelerator(), file)
-
+    tasks, images = build_tasks(config.load(committee)), data.build(target.data, "val")
+    students = MaskedStudents(target, tasks, images, Accelerator(), tmp_path / "kept.json")
+    none, everyone = students.metrics([["dinov2"], []])
     both = [frozenset(), frozenset({"dinov2"})]
-    first = coalitions().metrics(both)
-    with monkeypatch.context() as patch:
-        patch.setattr(Coalitions, "_evaluate", None)  # must not be called
-        assert coalitions().metrics(both[::-1]) == first[::-1]
-    assert first[1] == evaluate(target.student, tasks, images, 2, 0, Accelerator()).metrics
-    assert first[0] == evaluate(Masked(target.student, ["dinov2"]), tasks, images, 2, 0, Accelerator()).metrics
-    target.student.heads["normals"].requires_grad_(False)
-    next(target.student.heads["normals"].parameters()).mul_(1.5)
-    assert coalitions().known == {}
-
-    game = MaskedGame(coalitions(), "normals.mean_error")
-    none, everyone = game(both)
-    metrics = coalitions().metrics(both)
-    assert (none, everyone) == tuple(-found["normals"]["mean_error"] for found in metrics)  # less is better
+    game = MaskedGame(students, "normals.mean_error")
+    assert game(both) == [-none["normals"]["mean_error"], -everyone["normals"]["mean_error"]]  # less is better
+    assert MaskedGame(students, "semseg.miou")(both) == [none["semseg"]["miou"], everyone["semseg"]["miou"]]
 
 
 def test_selection_by_the_tool_and_against_retrained_students(committee, forked, tmp_path, capsys):

@@ -15,7 +15,8 @@ from sak import Student, config, data
 from sak.engine.build import build_tasks
 from sak.engine.bundle import load_bundle
 from sak.engine.evaluate import evaluate
-from sak.engine.masked import Masked
+from sak.engine.masked import MaskedStudents
+from sak.engine.target import open_target
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "fixtures" / "pascal_format" / "PASCALContext"
@@ -47,7 +48,7 @@ def small(path, **changes):
     return path
 
 
-def test_a_run_on_its_validation_set(inspect, run):
+def test_a_run_on_its_validation_set(inspect, run, tmp_path):
     code, out, errors = inspect(run)
     assert (code, errors) == (0, [])
     inspection = run / "inspection"
@@ -62,8 +63,9 @@ def test_a_run_on_its_validation_set(inspect, run):
         for block, weights in enumerate(levels):
             mean = result["routers"][task][str(block)]["mean"]
             assert list(mean.values()) == pytest.approx(weights.mean(0).tolist())
+    students = MaskedStudents(open_target(str(run)), tasks, dataset, Accelerator(), tmp_path / "masked.json")
     for source in student.sources:
-        masked = evaluate(Masked(student, [source]), tasks, dataset, 2, 0, Accelerator()).metrics
+        (masked,) = students.metrics([[source]])
         assert result["without"][source] == masked
         assert result["change"][source]["normals"] == pytest.approx(
             whole.metrics["normals"]["mean_error"] - masked["normals"]["mean_error"]
@@ -78,7 +80,7 @@ def test_a_run_on_its_validation_set(inspect, run):
         assert Image.open(inspection / f"{name}.png").width > 200
     assert not list(inspection.glob("tokens-*"))
     assert list((inspection / "events").iterdir())
-    assert "without dinov2" in out
+    assert "without stem, dinov2" in out
     assert "semseg" in out
 
 
@@ -89,9 +91,9 @@ def mean_of(result, task, block, source):
 def test_what_was_measured_is_not_measured_again(inspect, tmp_path):
     call = [small(tmp_path / "bundle"), "--data", ARCHIVE, "--workers", "0", "--output", tmp_path / "out"]
     assert inspect(*call)[0] == 0
-    file = tmp_path / "out" / "knock_out" / "dinov2.json"
+    file = tmp_path / "out" / "knock_out.json"
     kept = json.loads(file.read_text())
-    kept["metrics"]["edge"]["ods_f"] = 99.0
+    kept["metrics"]["dinov2"]["edge"]["ods_f"] = 99.0
     file.write_text(json.dumps(kept))
     assert inspect(*call)[0] == 0
     result = json.loads((tmp_path / "out" / "inspection.json").read_text())

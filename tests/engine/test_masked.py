@@ -1,30 +1,94 @@
+import json
+
 import pytest
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from sak import config, data
 from sak.engine.build import build_tasks
 from sak.engine.bundle import load_bundle
 from sak.engine.evaluate import evaluate
-from sak.engine.masked import Masked
+from sak.engine.masked import MaskedStudents
+from sak.engine.target import open_target
+from sak.errors import UserError
 
 
-def test_a_masked_student_is_evaluated_like_any_other(trained):
-    """As one whose router's last layer was set by hand to give the path no weight."""
+@pytest.fixture
+def masked(trained, tmp_path):
+    """Opens the masked students of one run, and what was measured of them."""
     settings = config.load(trained / "config.yaml")
+    target = open_target(str(trained))
     tasks, dataset = build_tasks(settings), data.build(settings.data, "val")
-    student, by_hand = load_bundle(trained / "student"), load_bundle(trained / "student")
+    return lambda: MaskedStudents(target, tasks, dataset, Accelerator(), tmp_path / "kept.json")
+
+
+def plain(students, student):
+    return evaluate(student, students.tasks, students.dataset, 2, 0, Accelerator())
+
+
+def test_a_masked_student_is_that_whose_routers_give_the_source_no_weight(masked, trained):
+    """As one whose routers' last layer was set by hand to give the path no weight."""
+    students, by_hand = masked(), load_bundle(trained / "student")
     for router in (level for levels in by_hand.routers.values() for level in levels):
         router.gate[-1].bias.data[1] = -torch.inf
-    masked, same, whole = (
-        evaluate(module, tasks, dataset, 2, 0, Accelerator())
-        for module in (Masked(student, ["dinov2"]), by_hand, student)
-    )
-    assert masked.metrics == same.metrics
-    assert masked.metrics != whole.metrics
-    assert all((level == torch.tensor([1.0, 0.0])).all() for levels in masked.routing.values() for level in levels)
+    same = plain(students, by_hand)
+    assert students.metrics([["dinov2"]]) == [same.metrics]
+    assert all((level == torch.tensor([1.0, 0.0])).all() for levels in same.routing.values() for level in levels)
 
 
-def test_a_source_that_is_none_is_refused_at_once(trained):
+class Without(nn.Module):
+    """The plain way to mask: `student(images, without=...)`."""
+
+    def __init__(self, student, left_out):
+        super().__init__()
+        self.student, self.left_out = student, left_out
+
+    def forward(self, images):
+        return self.student(images, without=self.left_out)
+
+
+def test_sets_that_share_a_pass_are_as_each_alone(masked):
+    students = masked()
+    student = students.target.student
+    sets = [[], ["dinov2"], ["stem"]]
+    each = [plain(students, Without(student, left_out)).metrics for left_out in sets]
+    assert students.metrics(sets) == each
+    assert each[0] != each[1] != each[2]
+
+
+def test_what_was_measured_is_kept_and_bound_to_the_student(masked, monkeypatch):
+    first = masked().metrics([["dinov2"], ["stem"]])
+    students = masked()
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskedStudents, "_evaluate", None)  # must not be called
+        assert students.metrics([{"stem"}, {"dinov2"}]) == first[::-1]
+    head = students.target.student.heads["normals"].requires_grad_(False)
+    next(head.parameters()).mul_(1.5)
+    assert masked().known == {}
+    students.file.write_text("{")
+    with pytest.raises(UserError, match=r"kept.json is damaged .*: delete it"):
+        masked()
+
+
+def test_a_group_that_was_measured_survives_an_interruption(masked, monkeypatch):
+    monkeypatch.setattr("sak.engine.masked.GROUP", 1)
+    students, evaluate_group = masked(), MaskedStudents._evaluate
+
+    def interrupted(self, group):
+        if "stem" in group:
+            raise KeyboardInterrupt
+        return evaluate_group(self, group)
+
+    monkeypatch.setattr(MaskedStudents, "_evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        students.metrics([["dinov2"], ["stem"]])
+    assert list(json.loads(students.file.read_text())["metrics"]) == ["dinov2"]
+    assert list(masked().known) == ["dinov2"]
+
+
+def test_a_source_that_is_none_is_refused_at_once(masked):
     with pytest.raises(ValueError, match="unknown source 'clip'"):
-        Masked(load_bundle(trained / "student"), ["clip"])
+        masked().metrics([["stem"], ["clip"]])
+    with pytest.raises(ValueError, match="all"):
+        masked().metrics([["stem", "dinov2"]])

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from sak.engine.routing.findings import headline_change
 from sak.engine.routing.images import main_classes
-from sak.engine.routing.knock_out import KnockOuts, headline_change
 from sak.engine.routing.statistics import (
     class_information,
     entropy,
@@ -15,7 +15,6 @@ from sak.engine.routing.statistics import (
     warnings,
 )
 from sak.engine.routing.tokens import TokenRecord
-from sak.errors import UserError
 from sak.student import StudentOutput
 
 SOURCES = ("stem", "dinov2", "clip", "sam")
@@ -139,18 +138,3 @@ def test_a_change_is_below_0_where_it_is_for_the_worse():
     whole = {"semseg": {"miou": 60.0}, "normals": {"mean_error": 20.0}}
     without = {"semseg": {"miou": 50.0}, "normals": {"mean_error": 19.0}}
     assert headline_change(whole, without) == {"semseg": -10.0, "normals": 1.0}
-
-
-def test_knock_outs_are_measured_once_for_one_origin(tmp_path):
-    asked = []
-
-    def measure():
-        asked.append(1)
-        return {"edge": {"ods_f": float(len(asked))}}
-
-    for _ in range(2):
-        assert KnockOuts(tmp_path, {"weights": "a"}).metrics("clip", measure) == {"edge": {"ods_f": 1.0}}
-    assert KnockOuts(tmp_path, {"weights": "b"}).metrics("clip", measure) == {"edge": {"ods_f": 2.0}}
-    (tmp_path / "clip.json").write_text("{")
-    with pytest.raises(UserError, match=r"clip.json is damaged .*: delete it"):
-        KnockOuts(tmp_path, {"weights": "b"}).metrics("clip", measure)

@@ -13,9 +13,9 @@ from torch import Tensor
 from sak.engine import report
 from sak.engine.evaluate import Metrics
 from sak.engine.routing.history import History
-from sak.engine.routing.knock_out import headline_change
 from sak.engine.routing.statistics import RouterStatistics
 from sak.engine.target import Target
+from sak.metrics.delta_m import HEADLINE
 from sak.tasks import Task
 
 LEANING = 8  # images of the contact sheet for each source
@@ -65,6 +65,17 @@ class Inspection:
     def leaning(self, source: int) -> list[int]:
         """The images that give a source the largest weights, the largest first."""
         return self.mean_weights[:, source].argsort(descending=True, stable=True)[:LEANING].tolist()
+
+
+def headline_change(whole: Metrics, masked: Metrics) -> dict[str, float]:
+    """{task: its headline metric without a source minus that with all}, in the metric's units, negated where less is
+    better: below 0 where the source is missed, above 0 where the student does better without it."""
+    change = {}
+    for task, metrics in whole.items():
+        metric, higher_is_better = HEADLINE[task]
+        difference = masked[task][metric] - metrics[metric]
+        change[task] = difference if higher_is_better else -difference
+    return change
 
 
 def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task]) -> list[str]:

@@ -21,13 +21,11 @@ from sak.engine import loading
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics, evaluate
 from sak.engine.figures import pixels
-from sak.engine.masked import Masked
-from sak.engine.probe_models import digest
+from sak.engine.masked import MaskedStudents
 from sak.engine.routing import figures
 from sak.engine.routing.findings import Inspection, as_json, console
 from sak.engine.routing.history import read_history
 from sak.engine.routing.images import GivenImages, main_classes
-from sak.engine.routing.knock_out import KnockOuts
 from sak.engine.routing.statistics import (
     class_information,
     information_by_chance,
@@ -55,7 +53,7 @@ def inspect(
     inspection.json   all numbers
     weights.npz       the weights of every image: TASK.blockN (N, S), with "names" and "sources"
     *.png             weights, information, history, knock_out, leaning (a contact sheet), tokens-TASK (overlays)
-    knock_out/        metrics without each source; they are not measured again if nothing has changed
+    knock_out.json    metrics without each source; they are not measured again if nothing has changed
     events/           the same for TensorBoard
 
     Args:
@@ -118,9 +116,8 @@ def _measure(
         if task == "semseg":
             classes.append(main_classes(batch["semseg"].cpu(), background))
 
-    how = (dataset, target.batch_size, target.data.workers, accelerator)
     record = TokenRecord(student)
-    evaluation = evaluate(record, chosen, *how, keep=keep)
+    evaluation = evaluate(record, chosen, dataset, target.batch_size, target.data.workers, accelerator, keep=keep)
     weights, blocks = evaluation.routing, student.levels
     routers = {
         task: {block: router_statistics(level) for block, level in zip(blocks, levels, strict=True)}
@@ -139,11 +136,8 @@ def _measure(
             information[task][block] = bits
     without: dict[str, Metrics] = {}
     if knock_out:
-        kept = KnockOuts(output / "knock_out", _origin(target, title))
-        for number, source in enumerate(student.sources, start=1):
-            print(f"without {source} ({number} of {len(student.sources)})")
-            masked = Masked(student, [source])
-            without[source] = kept.metrics(source, lambda m=masked: evaluate(m, chosen, *how).metrics)
+        masked = MaskedStudents(target, chosen, dataset, accelerator, output / "knock_out.json")
+        without = dict(zip(student.sources, masked.metrics([[source] for source in student.sources]), strict=True))
     return Inspection(
         title=title,
         names=_names(dataset),
@@ -155,18 +149,6 @@ def _measure(
         metrics=evaluation.metrics,
         without=without,
     )
-
-
-def _origin(target: Target, title: str) -> dict[str, object]:
-    """All that the metrics without a source depend on."""
-    return {
-        "weights": digest(target.student),
-        "images": title,
-        "root": str(Path(target.data.root).resolve()),
-        "image_size": list(target.data.image_size),
-        "precision": target.precision,
-        "batch_size": target.batch_size,
-    }
 
 
 def _names(dataset: Dataset) -> list[str]:
