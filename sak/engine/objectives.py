@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sak import distill
 from sak.engine.task_balance import TaskBalance
 from sak.standardise import Standardiser
-from sak.student import Student
+from sak.student import Student, StudentOutput
 from sak.student.adapter import AdapterPath
 from sak.student.router import importance_cv2
 from sak.tasks import Task
@@ -64,6 +64,7 @@ def multitask(
     dropping: float = 0.0,
     balance: float = 0.0,
     task_balance: TaskBalance | None = None,
+    watch: Callable[[StudentOutput], None] | None = None,
 ) -> Objective:
     """Stage 2: the weighted task losses plus alpha times the distillation (SAK, arXiv 2410.14633).
 
@@ -72,10 +73,13 @@ def multitask(
         dropping: probability of ``distill.total_with_dropping``.
         balance: weight of the routers' balance terms, ``router.importance_cv2``, summed over tasks and levels.
         task_balance: weighs the task losses, which it learns from; the terms are those without its weights.
+        watch: is handed every output of the student.
     """
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
         output = student(batch["image"])
+        if watch is not None:
+            watch(output)
         terms = {
             f"task/{name}": task.weight * task.loss(output.predictions[name], batch[name])
             for name, task in tasks.items()

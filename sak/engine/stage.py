@@ -26,6 +26,7 @@ from sak.engine.learner import Learner
 from sak.engine.loading import TrainingBatches
 from sak.engine.loss_record import LossRecord
 from sak.engine.optim import learning_rate
+from sak.engine.routing.record import RoutingRecord
 from sak.engine.task_balance import build_task_balance
 from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
@@ -61,6 +62,7 @@ class StageTraining:
 
     def __post_init__(self):
         self.settings = self.config.stages[self.stage]
+        self.routing = RoutingRecord(self.student)
 
     def train(self, start: int, state: dict | None) -> None:
         """From the step ``start`` to the stage's end.
@@ -98,8 +100,9 @@ class StageTraining:
                 losses.add(done.step, terms)
                 progress.update(settings.batch_size)
                 if done.step % settings.log_every == 0 or done.step == steps:
-                    terms = losses.read()
+                    terms, routing = losses.read(), self._routing()
                     if self.tracker:
+                        self.tracker.scalars("routing_training", routing, done)
                         self._show(done, terms, rate, batches.share(), progress)
                 stopping = self.agreement.any(stop.made)
                 if done.step == steps or stopping or done.step % settings.checkpoint_every == 0:
@@ -158,12 +161,14 @@ class StageTraining:
             settings.teacher_dropping,
             settings.balance,
             self.task_balance,
+            self.routing.add,
         )
 
     def _step(self, micro_batches: list[dict], step: int) -> dict[str, Tensor]:
         """One optimizer step; the terms of its loss, averaged over the micro-batches. Nothing waits for the device."""
         model = self.learner.model
         self.learner.optimizer.zero_grad()
+        self.routing.new_step()
         summed: dict[str, Tensor] = {}
         for number, batch in enumerate(micro_batches):
             # What is random in it depends on nothing that came before, and not on which process computes it: there is
@@ -182,6 +187,11 @@ class StageTraining:
             self.task_balance.step(self._mean)
         self.learner.step()
         return summed
+
+    def _routing(self) -> dict[str, float]:
+        """The routers' mean weights of the newest step. All processes must ask."""
+        mean = self.routing.mean
+        return {} if mean is None else self.routing.named(self._mean(mean))
 
     def _mean(self, values: Tensor) -> Tensor:
         """Over the processes."""

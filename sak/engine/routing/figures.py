@@ -51,8 +51,11 @@ def information_figure(
     return figure
 
 
-def history_figure(history: History, sources: Sequence[str]) -> Figure:
-    """Mean weights over the steps of the run: a row per task, a column per level, a line per source."""
+def history_figure(history: History, training: History, sources: Sequence[str]) -> Figure:
+    """Mean weights over the steps of the run: a row per task, a column per level, a colour per source.
+
+    Dots are of the validation set, lines of training batches; of a run without these, lines join the dots.
+    """
     tasks, levels = list(history), list(next(iter(history.values())))
     figure = Figure(figsize=(1 + 2.1 * len(levels), 0.8 + 1.3 * len(tasks)), dpi=100, layout="constrained")
     axes = figure.subplots(len(tasks), len(levels), squeeze=False, sharex=True, sharey=True)
@@ -60,8 +63,12 @@ def history_figure(history: History, sources: Sequence[str]) -> Figure:
         for column, level in enumerate(levels):
             axis = axes[row, column]
             for number, source in enumerate(sources):
+                batches = training.get(task, {}).get(level, {}).get(source)
+                if batches:
+                    axis.plot(*zip(*batches, strict=True), linewidth=0.8, color=f"C{number}")
                 if series := history[task].get(level, {}).get(source):
-                    axis.plot(*zip(*series, strict=True), marker="o", markersize=3, color=f"C{number}", label=source)
+                    style = "o" if batches else "o-"
+                    axis.plot(*zip(*series, strict=True), style, markersize=3, color=f"C{number}", label=source)
             axis.axhline(1 / len(sources), color="0.8", linewidth=0.8, zorder=0)  # all sources alike
             axis.set_ylim(0, 1)
             axis.tick_params(labelsize=7)

@@ -33,7 +33,8 @@ class Inspection:
         information: {task: {block: {"image", "class", "class_by_chance", "token": bits}}}; what does not exist is left
             out: the class without labels, the token where a router weighs whole images.
         warnings: a sentence each.
-        history: from the run's events; empty where there are none.
+        history: from the run's events, on its validation set; empty where there are none.
+        history_training: the same on its training batches.
         metrics: with all sources; empty without labels.
         without: {source: metrics without it}; empty where they were not asked for.
     """
@@ -45,6 +46,7 @@ class Inspection:
     information: dict[str, dict[int, dict[str, float]]]
     warnings: list[str]
     history: History
+    history_training: History
     metrics: Metrics
     without: dict[str, Metrics]
 
@@ -149,6 +151,7 @@ def as_json(found: Inspection, target: Target) -> dict[str, object]:
             for number, source in enumerate(sources)
         },
         "history": found.history,
+        "history_training": found.history_training,
         "metrics": found.metrics,
         "without": found.without,
         "change": found.changes,

@@ -8,11 +8,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 History = dict[str, dict[int, dict[str, list[tuple[int, float]]]]]  # {task: {block: {source: [(step, weight)]}}}
 
 
-def read_history(events: Path, tasks: Sequence[str], sources: Sequence[str], levels: Sequence[int]) -> History:
-    """The scalars ``routing/TASK/blockN/SOURCE`` of a run, in the order of their steps.
+VALIDATION, TRAINING = "routing", "routing_training"  # groups of the events' tags
+
+
+def read_history(
+    events: Path, tasks: Sequence[str], sources: Sequence[str], levels: Sequence[int], group: str
+) -> History:
+    """The scalars ``GROUP/TASK/blockN/SOURCE`` of a run, in the order of their steps.
 
     Args:
         events: the folder of the run's events; one that is not there holds none.
+        group: VALIDATION, whose means are over the validation set, or TRAINING, over the batch of a step.
 
     Returns:
         what was found; a router without scalars is left out.
@@ -26,7 +32,7 @@ def read_history(events: Path, tasks: Sequence[str], sources: Sequence[str], lev
     history: History = {}
     for task in tasks:
         for block in levels:
-            tags = {source: f"routing/{task}/block{block}/{source}" for source in sources}
+            tags = {source: f"{group}/{task}/block{block}/{source}" for source in sources}
             series = {
                 source: sorted({event.step: event.value for event in recorded.Scalars(tag)}.items())
                 for source, tag in tags.items()

@@ -24,7 +24,7 @@ from sak.engine.figures import pixels
 from sak.engine.masked import MaskedStudents
 from sak.engine.routing import figures
 from sak.engine.routing.findings import Inspection, as_json, console
-from sak.engine.routing.history import read_history
+from sak.engine.routing.history import TRAINING, VALIDATION, History, read_history
 from sak.engine.routing.images import GivenImages, main_classes
 from sak.engine.routing.statistics import (
     class_information,
@@ -138,6 +138,10 @@ def _measure(
     if knock_out:
         masked = MaskedStudents(target, chosen, dataset, accelerator, output / "knock_out.json")
         without = dict(zip(student.sources, masked.metrics([[source] for source in student.sources]), strict=True))
+
+    def history(group: str) -> History:
+        return read_history(Path(target.name) / "events", list(routers), student.sources, blocks, group)
+
     return Inspection(
         title=title,
         names=_names(dataset),
@@ -145,7 +149,8 @@ def _measure(
         routers=routers,
         information=information,
         warnings=warnings(routers, student.sources),
-        history=read_history(Path(target.name) / "events", list(routers), student.sources, blocks),
+        history=history(VALIDATION),
+        history_training=history(TRAINING),
         metrics=evaluation.metrics,
         without=without,
     )
@@ -185,7 +190,7 @@ def _draw(
         "leaning": _leaning(found, sources, dataset),
     }
     if found.history:
-        drawn["history"] = figures.history_figure(found.history, sources)
+        drawn["history"] = figures.history_figure(found.history, found.history_training, sources)
     if found.without:
         changes = found.changes
         drawn["knock_out"] = figures.knock_out_figure(
