@@ -85,8 +85,7 @@ class AblationRunner:
             UserError: the trial failed, a run failed (the table has the others), or another process is at work.
             KeyboardInterrupt: the user stopped it; the same command goes on from there.
         """
-        held = lock(self.output)
-        with held:
+        with lock(self.output):
             print(self._plan(), flush=True)
             if dry_run:
                 return None

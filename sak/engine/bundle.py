@@ -19,10 +19,14 @@ def find_bundle(place: str | os.PathLike) -> Path:
     """The bundle at `place`: itself, or what a finished run there has left.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or the run is unfinished.
     """
     candidates = (Path(place) / "student", Path(place))
     bundle = next((path for path in candidates if (path / "config.json").is_file()), None)
+    if bundle is None and (Path(place) / "config.yaml").is_file():
+        raise UserError(
+            f"{place} is unfinished: it has no student/ yet; the command that started it goes on where it stopped"
+        )
     if bundle is None:
         raise UserError(f"there is no student at {place}: give a finished run or a bundle")
     return bundle

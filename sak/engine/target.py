@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sak import config as configuration
 from sak import data, tasks
-from sak.engine.bundle import load_bundle
+from sak.engine.bundle import find_bundle, load_bundle
 from sak.errors import UserError
 from sak.official import load_official
 from sak.schema import DataConfig
@@ -86,10 +86,7 @@ def open_target(
 
 def _run(path: Path, dataset: str | None, root: str | None) -> Target:
     config = configuration.load(path / "config.yaml")
-    if not (path / "student" / "config.json").is_file():
-        raise UserError(
-            f"{path} is unfinished: it has no student/ yet; the command that started it goes on where it stopped"
-        )
+    bundle = find_bundle(path)
     if dataset not in (None, config.data.dataset) and root is None:
         raise UserError(f"{path} was trained on {config.data.dataset}: say where {dataset} lies with --data ROOT")
     found = DataConfig(
@@ -98,7 +95,7 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Target:
         workers=config.data.workers,
         renderer=config.data.renderer,
     )
-    return Target(str(path), load_bundle(path / "student"), found, config.stages.multitask.batch_size, config.precision)
+    return Target(str(path), load_bundle(bundle), found, config.stages.multitask.batch_size, config.precision)
 
 
 def _fitting(target: str, student: Student, dataset: str | None) -> str:

@@ -212,9 +212,15 @@ def without_checkpoints(run):
     return run
 
 
+def unfinished(run):
+    shutil.rmtree(run / "student")
+    return run
+
+
 MISTAKES = {
     "no config": (lambda run, tiny, p: [distilled(p / "b", tiny)], "say with --config which teachers"),
     "nothing there": (lambda run, tiny, p: [p / "nowhere", "--config", tiny], "there is no student at"),
+    "unfinished": (lambda run, tiny, p: [unfinished(run)], "is unfinished: it has no student/ yet"),
     "aligners lost": (lambda run, tiny, p: [without_checkpoints(run)], "has lost the aligners to dinov2"),
     "other teachers": (
         lambda run, tiny, p: [distilled(p / "b", tiny), "--config", tiny, "teachers.clip={family: dinov2, model: "
