@@ -59,10 +59,14 @@ class Table:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def baseline_row(self) -> Row | None:
+        """None before one of its runs is finished."""
+        return next((r for r in self.rows if r.kind == RETRAINED and r.variant == self.baseline and r.metrics), None)
+
+    @property
     def reference(self) -> Metrics | None:
         """The baseline's mean metrics of the tasks that a relative gain exists for; None before it has any."""
-        row = next((r for r in self.rows if r.kind == RETRAINED and r.variant == self.baseline and r.metrics), None)
-        if row is None:
+        if (row := self.baseline_row) is None:
             return None
         means = mean_metrics(list(row.metrics.values()))
         return {task: values for task, values in means.items() if values[HEADLINE[task][0]]} or None
@@ -73,6 +77,14 @@ class Table:
         if reference is None:
             return []
         return [delta_m({task: found[task] for task in reference}, reference) for found in row.metrics.values()]
+
+    def paired_gains(self, row: Row) -> list[float]:
+        """Δm of each seed minus that of the baseline with this seed: what seeds do to both alike drops out."""
+        if self.reference is None:
+            return []
+        of_baseline = dict(zip(self.baseline_row.metrics, self.gains(self.baseline_row), strict=True))
+        gains = zip(row.metrics, self.gains(row), strict=True)
+        return [gain - of_baseline[seed] for seed, gain in gains if seed in of_baseline]
 
     def of(self, kind: str) -> list[Row]:
         return [row for row in self.rows if row.kind == kind and row.metrics]
@@ -101,6 +113,7 @@ def as_json(table: Table) -> dict:
                 for task, values in metrics[0].items()
             },
             "delta_m": spread(table.gains(row)),
+            "delta_m_paired": spread(table.paired_gains(row)),
             "parameters": row.parameters,
             "training_seconds": spread(list(row.seconds.values())),
         }
@@ -125,13 +138,17 @@ def as_csv(table: Table) -> str:
     """A line per row, with a mean and a std column for each task's headline metric, Δm and the training's seconds."""
     figures = [f"{task}.{HEADLINE[task][0]}" for task in table.tasks]
     header = ["kind", "variant", "factor", "seeds"]
-    header += [f"{name} {what}" for name in [*figures, "delta_m"] for what in ("mean", "std")]
+    header += [f"{name} {what}" for name in [*figures, "delta_m", "delta_m_paired"] for what in ("mean", "std")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*header, "parameters", "training_seconds mean", "training_seconds std"])
     for row in as_json(table)["rows"]:
         found = [row["metrics"][task][HEADLINE[task][0]] for task in table.tasks]
-        numbers = [(each or {}).get(what) for each in [*found, row["delta_m"]] for what in ("mean", "std")]
+        numbers = [
+            (each or {}).get(what)
+            for each in [*found, row["delta_m"], row["delta_m_paired"]]
+            for what in ("mean", "std")
+        ]
         seconds = [(row["training_seconds"] or {}).get(what) for what in ("mean", "std")]
         start = [row["kind"], row["variant"], row["factor"], len(row["seeds"])]
         writer.writerow([*start, *numbers, row["parameters"], *seconds])
@@ -158,7 +175,9 @@ def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
     for name, task in found.tasks.items():
         measure = HEADLINE[name][0]
         header.append(f"{name} {measure} {'↑' if task.measures[measure] == HIGHER else '↓'}")
-    cells = [[*header, "Δm %", "parameters, M", "training, min"]]
+    # Of one seed it would be Δm once more.
+    paired = ["paired Δm %"] * any(len(row.metrics) > 1 for row in found.rows)
+    cells = [[*header, "Δm %", *paired, "parameters, M", "training, min"]]
     for row in rows:
         metrics = row.metrics.values()
         cells.append([row.variant, row.kind, str(len(metrics))])
@@ -167,6 +186,7 @@ def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
             cells[-1].append(_plus_minus([each[name][HEADLINE[name][0]] for each in metrics], f".{digits}f"))
         cells[-1] += [
             _plus_minus(found.gains(row), "+.2f"),
+            *([_plus_minus(found.paired_gains(row), "+.2f")] if paired else []),
             f"{row.parameters / 1e6:.2f}",
             _plus_minus([seconds / 60 for seconds in row.seconds.values()], ".2f"),
         ]
@@ -188,6 +208,11 @@ def _notes(found: Table) -> list[str]:
         notes.append(f"No Δm: {found.baseline} has no finished run, or 0 in every headline metric.")
     else:
         notes.append(f"Δm: against the mean of the retrained variant `{found.baseline}` over its seeds.")
+        if any(len(row.metrics) > 1 for row in found.rows):
+            notes.append(
+                f"Paired: minus the Δm of `{found.baseline}` with the same seed, which sees the same images in the "
+                "same order; its spread tells small differences from chance."
+            )
         if left_out := [task for task in found.tasks if task not in reference]:
             notes.append(f"{', '.join(left_out)} are not in Δm: the baseline has 0 there, so no relative gain exists.")
     notes.append("Training: steps × the median seconds of a step, without evaluation, on the machine as it was.")

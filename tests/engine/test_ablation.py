@@ -417,6 +417,23 @@ def test_delta_m_is_against_the_mean_of_the_baseline(table):
     assert masked["std"] == pytest.approx(statistics.stdev([-100, -50]))
 
 
+def test_paired_gains_compare_runs_of_one_seed(table):
+    """The baseline's means are 21 and 31: its runs have -1/21 and +1/31 of these, and the opposite."""
+    half = (1 / 21 - 1 / 31) / 2 * 100
+    assert table.paired_gains(table.rows[0]) == [0, 0]
+    assert table.paired_gains(table.rows[1]) == pytest.approx([-25 + half, -25 - half])
+    del table.rows[0].metrics[1]  # of which there is no partner then; the mean is now that of seed 0
+    assert table.paired_gains(table.rows[1]) == pytest.approx(table.gains(table.rows[1])[:1])
+    row = ablation_report.as_json(table)["rows"][1]
+    assert row["delta_m_paired"]["values"] == table.paired_gains(table.rows[1])
+
+
+def test_one_seed_needs_no_pairs(table):
+    for row in table.rows:
+        row.metrics.pop(1, None)
+    assert "paired" not in ablation_report.console(table).lower()
+
+
 def test_the_tables_keep_the_kinds_apart(table):
     text = ablation_report.as_markdown(table)
     retrained, masked = text.split("## Masked")
@@ -425,7 +442,9 @@ def test_the_tables_keep_the_kinds_apart(table):
     )
     assert "masked" not in retrained.split("| variant")[1]
     cells = [cell.strip() for cell in next(line for line in masked.splitlines() if "clip" in line).split("|")[1:-1]]
-    assert cells == ["clip", "masked", "2", "0.00 ± 0.00", "46.50 ± 21.92", "-75.00 ± 35.36", "2.50", "–"]
+    assert cells == [
+        *("clip", "masked", "2", "0.00 ± 0.00", "46.50 ± 21.92", "-75.00 ± 35.36", "-75.00 ± 34.27", "2.50", "–")
+    ]
     lines = list(csv.reader(ablation_report.as_csv(table).splitlines()))
     assert [line[:2] for line in lines[1:]] == [["retrained", CONFIG], ["retrained", "clip"], ["masked", "clip"]]
     assert dict(zip(lines[0], lines[2], strict=True))["delta_m mean"] == "-25.0"
