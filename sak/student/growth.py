@@ -4,15 +4,17 @@ A new teacher's path is a new source of every router, and shall not change what 
 wants it to. So its weight has to start at 0, and yet to have a gradient. A softmax alone cannot give both: the weight
 w = exp(l) / Σ exp has ∂w/∂l = w (1 - w), and a logit that makes w vanish makes its gradient vanish too. To let the
 path itself start at 0 instead does not help: its share w is still taken from the others, and a path that has been
-distilled is not 0. Here the new logit is l + log(ε + θ), with one more weight θ >= 0, the entrance, that starts at 0:
+distilled is not 0. Here the new logit is l + log(ε + κθ), with one more weight θ >= 0, the entrance, that starts at 0:
 
-    w = (ε + θ) exp(l) / (Σ_old exp + (ε + θ) exp(l)),    ∂w/∂θ at θ = 0 is exp(l) / Σ_old exp, up to ε.
+    w = (ε + κθ) exp(l) / (Σ_old exp + (ε + κθ) exp(l)),    ∂w/∂θ at θ = 0 is κ exp(l) / Σ_old exp, up to ε.
 
 The loss is thus linear in θ where w vanishes, as in zero-initialised gates (ReZero, arXiv 2003.04887; Flamingo, arXiv
-2204.14198), and w moves with θ as fast as with any weight. With the first step l learns too: its gradient is small as θ
-is, which Adam's normalisation takes away. ε is far below the rounding of float32, and keeps the logarithm finite. The
-new row of the gate starts as the mean of the old ones, so that θ = 1 would make the source an average one. In the end
-log(ε + θ) is added to the bias (`fold`), and the router is one like all others.
+2204.14198). With the first step l learns too: its gradient is small as θ is, which Adam's normalisation takes away. The
+same normalisation lets no weight move by more than about the learning rate in a step, however steep the loss: with
+κ = 1 a source would need a sum of learning rates of 1 to enter, more than many trainings have (240 steps from 1e-3 down
+to 0 sum to 0.13). ε is far below the rounding of float32, and keeps the logarithm finite. The new row of the gate
+starts as the mean of the old ones, so that κθ = 1 would make the source an average one. In the end log(ε + κθ) is added
+to the bias (`fold`), and the router is one like all others.
 """
 
 import math
@@ -28,10 +30,11 @@ from sak.student.router import Router, TopKTokenRouter
 from sak.student.student import Student
 
 EPSILON = 1e-16
+OPENING = 30.0  # κ: 33 steps of Adam at 1e-3 open an entrance; at 2e-5, of the paper's second stage, 1,700 of 40,000
 
 
 class EnteringGate(nn.Linear):
-    """The last layer of a gate while one of the sources is entering: its logit has log(ε + θ) added, times τ.
+    """The last layer of a gate while one of the sources is entering: its logit has log(ε + κθ) added, times τ.
 
     Args:
         linear: the layer, whose weights it takes over.
@@ -49,7 +52,7 @@ class EnteringGate(nn.Linear):
         self.entrance = Parameter(torch.zeros_like(linear.bias[:1]))
 
     def whole_bias(self) -> Tensor:
-        entering = self.temperature * torch.log(EPSILON + self.entrance)
+        entering = self.temperature * torch.log(EPSILON + OPENING * self.entrance)
         return self.bias + F.pad(entering, (self.source, self.out_features - self.source - 1))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -121,6 +121,22 @@ def test_a_source_that_helps_enters_and_one_that_harms_does_not(autocast):
             assert max(shares[-2:]) < 1e-2
 
 
+def test_a_source_enters_within_a_short_training():
+    """Adam moves no weight by more than its rate in a step: here by 0.1 in all."""
+    grown = add_teacher(build(), "c", [32, 32])
+    grown.freeze(["stem", "paths", "heads"])
+    optimizer = torch.optim.AdamW([p for p in grown.parameters() if p.requires_grad], lr=1e-3)
+    keep_entrances_positive(grown, optimizer)
+    stem, *paths = torch.randn(4, 3, 16, 32, generator=torch.Generator().manual_seed(1))
+    for step in range(100):
+        torch.manual_seed(step)  # of the gates' noise
+        optimizer.zero_grad()
+        mixed, weights = grown.train().routers["semseg"][0](stem, paths)
+        (mixed - paths[-1]).square().mean().backward()
+        optimizer.step()
+    assert weights[:, -1].mean() > 0.4  # an average source has 0.25
+
+
 def test_a_source_that_was_of_no_use_can_enter_later():
     grown = add_teacher(build(), "c", [32, 32])
     entrance = gates(grown)[0].entrance
