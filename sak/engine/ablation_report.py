@@ -59,6 +59,11 @@ class Table:
     failed: dict[str, str] = field(default_factory=dict)
 
     @property
+    def several_seeds(self) -> bool:
+        """Whether gains can be paired: of one seed a paired one is the plain one."""
+        return any(len(row.metrics) > 1 for row in self.rows)
+
+    @property
     def baseline_row(self) -> Row | None:
         """None before one of its runs is finished."""
         return next((r for r in self.rows if r.kind == RETRAINED and r.variant == self.baseline and r.metrics), None)
@@ -175,9 +180,8 @@ def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
     for name, task in found.tasks.items():
         measure = HEADLINE[name][0]
         header.append(f"{name} {measure} {'↑' if task.measures[measure] == HIGHER else '↓'}")
-    # Of one seed it would be Δm once more.
-    paired = ["paired Δm %"] * any(len(row.metrics) > 1 for row in found.rows)
-    cells = [[*header, "Δm %", *paired, "parameters, M", "training, min"]]
+    paired = found.several_seeds
+    cells = [[*header, "Δm %", *(["paired Δm %"] if paired else []), "parameters, M", "training, min"]]
     for row in rows:
         metrics = row.metrics.values()
         cells.append([row.variant, row.kind, str(len(metrics))])
@@ -208,7 +212,7 @@ def _notes(found: Table) -> list[str]:
         notes.append(f"No Δm: {found.baseline} has no finished run, or 0 in every headline metric.")
     else:
         notes.append(f"Δm: against the mean of the retrained variant `{found.baseline}` over its seeds.")
-        if any(len(row.metrics) > 1 for row in found.rows):
+        if found.several_seeds:
             notes.append(
                 f"Paired: minus the Δm of `{found.baseline}` with the same seed, which sees the same images in the "
                 "same order; its spread tells small differences from chance."

@@ -27,6 +27,7 @@ from sak.engine.loading import TrainingBatches
 from sak.engine.loss_record import LossRecord
 from sak.engine.optim import learning_rate
 from sak.engine.routing.record import RoutingRecord
+from sak.engine.routing.tags import TRAINING
 from sak.engine.task_balance import build_task_balance
 from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
@@ -102,7 +103,7 @@ class StageTraining:
                 if done.step % settings.log_every == 0 or done.step == steps:
                     terms, routing = losses.read(), self._routing()
                     if self.tracker:
-                        self.tracker.scalars("routing_training", routing, done)
+                        self.tracker.scalars(TRAINING, routing, done)
                         self._show(done, terms, rate, batches.share(), progress)
                 stopping = self.agreement.any(stop.made)
                 if done.step == steps or stopping or done.step % settings.checkpoint_every == 0:

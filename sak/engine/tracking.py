@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.evaluate import Evaluation
 from sak.engine.figures import pixels, routing_heat_map
+from sak.engine.routing.tags import VALIDATION, weight_tag
 from sak.engine.run_directory import RunDirectory
 from sak.files import replacing
 
@@ -37,8 +38,8 @@ class Tracker:
         for task, per_level in evaluation.routing.items():
             for block, weights in zip(levels, per_level, strict=True):
                 for source, column in zip(sources, weights.T, strict=True):
-                    tag = f"{task}/block{block}/{source}"
-                    self.writer.add_scalar(f"routing/{tag}", column.mean(), step)
+                    tag = weight_tag(task, block, source)
+                    self.writer.add_scalar(f"{VALIDATION}/{tag}", column.mean(), step)
                     self.writer.add_histogram(f"routing_histogram/{tag}", column, step)
         if evaluation.routing:
             figure = routing_heat_map(evaluation.routing, sources, levels)

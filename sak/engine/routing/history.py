@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sak.engine.routing.tags import weight_tag
+
 History = dict[str, dict[int, dict[str, list[tuple[int, float]]]]]  # {task: {block: {source: [(step, weight)]}}}
-
-
-VALIDATION, TRAINING = "routing", "routing_training"  # groups of the events' tags
 
 
 def read_history(
@@ -18,7 +17,7 @@ def read_history(
 
     Args:
         events: the folder of the run's events; one that is not there holds none.
-        group: VALIDATION, whose means are over the validation set, or TRAINING, over the batch of a step.
+        group: ``tags.VALIDATION`` or ``tags.TRAINING``.
 
     Returns:
         what was found; a router without scalars is left out.
@@ -32,7 +31,7 @@ def read_history(
     history: History = {}
     for task in tasks:
         for block in levels:
-            tags = {source: f"{group}/{task}/block{block}/{source}" for source in sources}
+            tags = {source: f"{group}/{weight_tag(task, block, source)}" for source in sources}
             series = {
                 source: sorted({event.step: event.value for event in recorded.Scalars(tag)}.items())
                 for source, tag in tags.items()

@@ -24,7 +24,7 @@ from sak.engine.figures import pixels
 from sak.engine.masked import MaskedStudents
 from sak.engine.routing import figures
 from sak.engine.routing.findings import Inspection, as_json, console
-from sak.engine.routing.history import TRAINING, VALIDATION, History, read_history
+from sak.engine.routing.history import History, read_history
 from sak.engine.routing.images import GivenImages, main_classes
 from sak.engine.routing.statistics import (
     class_information,
@@ -32,6 +32,7 @@ from sak.engine.routing.statistics import (
     router_statistics,
     warnings,
 )
+from sak.engine.routing.tags import TRAINING, VALIDATION
 from sak.engine.routing.tokens import TokenRecord
 from sak.engine.target import Target
 from sak.errors import UserError

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sak.engine.routing.tags import weight_tag
 from sak.student import Student, StudentOutput
 
 
@@ -19,26 +20,30 @@ class RoutingRecord:
 
     def new_step(self) -> None:
         """Forget the weights of the step before."""
-        self._tasks: list[str] = []
-        self._micro_batches: list[Tensor] = []  # each (tasks, levels, S)
+        self._micro_batches: list[dict[str, list[Tensor]]] = []  # each {task: [per level (B, S)]}
 
     def add(self, output: StudentOutput) -> None:
-        """Note the weights of a micro-batch, without a look at them."""
+        """Keep the weights of a micro-batch, without a look at them: few steps are ever asked for their mean."""
         if output.routing:
-            self._tasks = list(output.routing)
-            means = [[weights.detach().float().mean(0) for weights in levels] for levels in output.routing.values()]
-            self._micro_batches.append(torch.stack([torch.stack(levels) for levels in means]))
+            routing = {task: [weights.detach() for weights in levels] for task, levels in output.routing.items()}
+            self._micro_batches.append(routing)
 
     @property
     def mean(self) -> Tensor | None:
         """(tasks, levels, S): over the micro-batches of the step; None where nothing is routed."""
-        return torch.stack(self._micro_batches).mean(0) if self._micro_batches else None
+        if not self._micro_batches:
+            return None
+        means = [
+            [[weights.float().mean(0) for weights in levels] for levels in routing.values()]
+            for routing in self._micro_batches
+        ]
+        return torch.stack([torch.stack([torch.stack(levels) for levels in tasks]) for tasks in means]).mean(0)
 
     def named(self, mean: Tensor) -> dict[str, float]:
         """{TASK/blockN/SOURCE: weight} of such means."""
         return {
-            f"{task}/block{block}/{source}": weight
-            for task, levels in zip(self._tasks, mean.tolist(), strict=True)
+            weight_tag(task, block, source): weight
+            for task, levels in zip(self._micro_batches[0], mean.tolist(), strict=True)
             for block, weights in zip(self.levels, levels, strict=True)
             for source, weight in zip(self.sources, weights, strict=True)
         }
