@@ -1,4 +1,10 @@
+"""What all tests share: no network, no GPU, a seed; and a tiny experiment on the small archive of the fixtures."""
+
 import os
+import runpy
+import shutil
+import sys
+from pathlib import Path
 
 # Set before torch or any hub client is imported: tests run offline and on the CPU, and several of them side by side.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -8,7 +14,113 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 import torch
 
+from sak import cli, config
+from sak.engine import checkpoint
+from sak.engine.train import train
+
 torch.set_num_threads(1)
+
+ARCHIVE = Path(__file__).parent / "fixtures" / "pascal_format" / "PASCALContext"
+TINY = """
+name: tiny
+output: {output}
+data:
+  dataset: pascal_context
+  root: {root}
+  image_size: [96, 96]
+  tasks: [semseg, human_parts, saliency, normals, edge]
+  workers: 0
+student:
+  stem: vit_tiny_patch16_384
+  stem_options: {{patch_size: 16, embed_dim: 32, depth: 4, num_heads: 2}}
+  levels: [0, 1, 2, 3]
+teachers:
+  dinov2:
+    family: dinov2
+    model: vit_small_patch14_dinov2
+    options: {{img_size: 96, patch_size: 16, embed_dim: 24, depth: 4, num_heads: 2}}
+    weights: random
+    levels: [0, 1, 2, 3]
+stages:
+  distill:
+    steps: 3
+    batch_size: 2
+    log_every: 1
+    optim: {{lr: 1e-3, weight_decay: 0.01, schedule: cosine, warmup_steps: 1}}
+  multitask:
+    steps: 4
+    batch_size: 2
+    log_every: 1
+    evaluate_every: 2
+    optim: {{lr: 1e-3, weight_decay: 1e-6, schedule: poly, clip: 10.0}}
+"""
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A copy, for tests that damage it."""
+    return Path(shutil.copytree(ARCHIVE, tmp_path / "archive"))
+
+
+@pytest.fixture(scope="session")
+def tiny_text():
+    """The config of the tiny experiment, in which output and root are to be filled in."""
+    return TINY
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The config file of the tiny experiment."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.format(output=tmp_path / "runs", root=ARCHIVE))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The directory of the tiny experiment's finished run; for tests that only read it, or copy it."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY.format(output=folder / "runs", root=ARCHIVE))
+    return train(config.load(folder / "tiny.yaml")).path
+
+
+@pytest.fixture
+def call_tool(monkeypatch, tmp_path, capsys):
+    """Call a tool as the command line does, in an empty directory; returns (exit code, stdout, the error lines)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        code = 0
+        try:
+            cli.run(runpy.run_path(str(Path(__file__).parents[1] / "tools" / f"{name}.py"))["main"])
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return code, out, [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+
+    return call
+
+
+@pytest.fixture
+def train_until_killed(monkeypatch):
+    """Train until the first checkpoint of a stage has been written, and die there."""
+
+    def until(settings, stage):
+        save = checkpoint.save
+
+        def dying(directory, progress, state, keep):
+            save(directory, progress, state, keep)
+            if progress == checkpoint.Progress(stage, 1):
+                raise InterruptedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "save", dying)
+            with pytest.raises(InterruptedError):
+                train(settings)
+
+    return until
 
 
 @pytest.fixture(autouse=True)

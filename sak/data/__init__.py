@@ -4,10 +4,10 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
+from sak.config.schema import DataConfig
 from sak.data.nyud import NYUDv2
 from sak.data.pascal_context import PascalContext
 from sak.errors import UserError
-from sak.schema import DataConfig
 
 # name in a config -> the class that reads it, and the benchmark whose tasks it has
 DATASETS = {

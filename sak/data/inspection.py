@@ -13,11 +13,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from sak.config.schema import DataConfig
 from sak.data import DATASETS, benchmark
 from sak.data.archive import Archive
 from sak.data.examination import Findings, Problem, examine
 from sak.errors import UserError
-from sak.schema import DataConfig
 
 SPLITS = ("train", "val")
 METRES = (0.3, 20.0)  # between these lies the median depth of any set of rooms

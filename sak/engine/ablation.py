@@ -13,9 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sak import config as configuration
+from sak.config.schema import left_out
 from sak.engine.run_directory import RunDirectory
 from sak.errors import UserError
-from sak.schema import left_out
 
 CONFIG = "config"  # the variant that is the config as it stands
 TEACHERS = "teachers"  # the factor of subsets

@@ -7,10 +7,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sak import data, tasks
+from sak.config.schema import CHANGES, image_size, left_out
 from sak.data.images import Images, find_images
 from sak.engine.bundle import find_bundle, load_bundle
 from sak.errors import UserError
-from sak.schema import CHANGES, image_size, left_out
 from sak.student import Student
 from sak.tasks import Task
 from teachers import Committee

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.schema import image_size, left_out, taught_by
+from sak.config.schema import image_size, left_out, taught_by
 from teachers import Committee
 from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, files_hash, weights_hash
 

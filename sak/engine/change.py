@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from sak.config.schema import change, left_out, taught_by, trained_beside
 from sak.engine.build import build_student
 from sak.engine.bundle import find_bundle, load_bundle
 from sak.engine.paths import start_path
 from sak.errors import UserError
-from sak.schema import change, left_out, taught_by, trained_beside
 from sak.student import Student, growth
 from sak.tasks import Task
 

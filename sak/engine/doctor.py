@@ -10,12 +10,12 @@ from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig, OmegaConf
 
 import teachers
+from sak.config.schema import left_out
 from sak.data.examination import Problem
 from sak.data.images import find_images
 from sak.data.inspection import Inspection, inspect
 from sak.engine.plan import Plan, StagePlan, plan
 from sak.errors import UserError
-from sak.schema import left_out
 from teachers.base import RANDOM
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")

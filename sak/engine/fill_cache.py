@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from sak import data
+from sak.config.schema import taught_by
 from sak.engine import loading
 from sak.engine.build import build_committee, build_labelled, build_training_set
 from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
@@ -17,7 +18,6 @@ from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import to_device
 from sak.engine.skips import Skips, build_skips
 from sak.errors import UserError
-from sak.schema import taught_by
 from teachers.cache import FILLED, allocate
 
 BLOCK = 32  # batches, after which a process looks at what the others have done

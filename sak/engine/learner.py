@@ -3,9 +3,9 @@
 import torch
 from accelerate import Accelerator
 
+from sak.config.schema import OptimConfig
 from sak.engine import sharding
 from sak.engine.optim import adamw
-from sak.schema import OptimConfig
 from sak.student import Student
 from sak.student.growth import keep_entrances_positive
 

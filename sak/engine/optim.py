@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from sak.schema import OptimConfig
+from sak.config.schema import OptimConfig
 
 
 def learning_rate(optim: OptimConfig, step: int, steps: int, steps_per_epoch: int) -> float:

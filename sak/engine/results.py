@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from sak.config.schema import change, left_out
 from sak.engine import report
 from sak.engine.best import best
 from sak.engine.bundle import save_bundle
@@ -12,7 +13,6 @@ from sak.engine.evaluate import Metrics
 from sak.engine.run_directory import RunDirectory
 from sak.engine.skips import Skips
 from sak.files import write_json, write_text
-from sak.schema import change, left_out
 from sak.student import Student
 from sak.tasks import Task
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from sak.config.schema import DataConfig
 from sak.errors import UserError
-from sak.schema import DataConfig
 
 
 class Skips:

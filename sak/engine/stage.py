@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from sak.config.schema import image_size
 from sak.engine import checkpoint, objectives, sharding
 from sak.engine.change import learning_and_resting
 from sak.engine.checkpoint import STAGES, Progress
@@ -33,7 +34,6 @@ from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
 from sak.engine.validation import Validation
 from sak.engine.waiting import Waiting
-from sak.schema import image_size
 from sak.student import Student
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
 from sak import data
+from sak.config.schema import change, left_out, taught_by
 from sak.engine import checkpoint, results
 from sak.engine.best import check_metric
 from sak.engine.build import (
@@ -33,7 +34,6 @@ from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
 from sak.engine.validation import Validation
 from sak.errors import UserError
-from sak.schema import change, left_out, taught_by
 
 
 def train(config: DictConfig) -> RunDirectory:

@@ -8,10 +8,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from sak.config.schema import DataConfig, RendererConfig
 from sak.data import mini
 from sak.data.inspection import REMEDIES, inspect, ranges, report
 from sak.data.pascal_context import PascalContext
-from sak.schema import DataConfig, RendererConfig
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/pascal_format/PASCALContext"
 TASKS = ["semseg", "human_parts", "saliency", "normals", "edge"]

@@ -32,7 +32,7 @@ import torch
 from sak import config
 from sak.engine.train import train
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import ARCHIVE, TINY
 
 PATIENCE = 300  # seconds without any progress

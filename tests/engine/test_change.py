@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 
 from sak import Student, config
 from sak.engine import checkpoint, objectives, paths, tracking
@@ -113,7 +114,7 @@ def test_adding_trains_the_new_path_routers_and_heads_alone(old, added):
                for n in range(4))  # fmt: skip
     entered = [level[:, 2].max().item() for level in predict(added).routing["semseg"]]
     assert max(entered) > 1e-4  # of at most three steps of 1e-3, from 1e-17
-    saved = config.OmegaConf.load(added.config_file)
+    saved = OmegaConf.load(added.config_file)
     assert (saved.student.weights, saved.student.add_teacher) == (str(old.path), "vit")
     assert f"what is at {old.path}, with a path for vit, at random" in added.results.read_text()
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from sak import Student, config
 from sak.engine import checkpoint
@@ -130,7 +131,7 @@ def test_a_bundle_without_aligners(load, distilled):
         load_distilled(student(settings), str(place))
     without = load("name=b", "stages.distill.steps=0", "student.aligner=false", "stages.multitask.alpha=0")
     for source in (place, distilled.path):
-        start_from_weights(student(without), config.OmegaConf.merge(without, {"student": {"weights": str(source)}}))
+        start_from_weights(student(without), OmegaConf.merge(without, {"student": {"weights": str(source)}}))
 
 
 def test_distillation_needs_aligners(load):

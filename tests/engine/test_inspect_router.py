@@ -159,7 +159,7 @@ MISTAKES = {
 
 def unfinished(path):
     (path / "run").mkdir()
-    text = (ROOT / "tests" / "engine" / "conftest.py").read_text().split('TINY = """')[1].split('"""')[0]
+    text = (ROOT / "tests" / "conftest.py").read_text().split('TINY = """')[1].split('"""')[0]
     (path / "run" / "config.yaml").write_text(text.format(output=path, root=ARCHIVE))
     return path / "run"
 

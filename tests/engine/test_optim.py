@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from sak.config.schema import OptimConfig
 from sak.engine.optim import adamw, learning_rate
-from sak.schema import OptimConfig
 
 
 def test_cosine_with_warm_up():

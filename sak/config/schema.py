@@ -1,6 +1,6 @@
 """The schema of an experiment's configuration, with its defaults, and what a config asks for by several keys at once.
 
-`sak.config` reads configs; `sak.config_checks` has the rules that types alone cannot say.
+`sak.config` reads configs; `sak.config.checks` has the rules that types alone cannot say.
 """
 
 from dataclasses import dataclass, field

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from sak import Student, config
+from sak.config.schema import left_out
 from sak.engine.build import build_student, build_tasks
 from sak.engine.train import train
-from sak.schema import left_out
 from teachers import Committee
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +66,7 @@ def test_the_published_committee():
     for spec in specs.values():
         spec.weights = "random"
     with torch.device("meta"):
-        committee = Committee({name: config.OmegaConf.to_object(spec) for name, spec in specs.items()})
+        committee = Committee({name: OmegaConf.to_object(spec) for name, spec in specs.items()})
     assert committee.dims == {name: [width] * 4 for name, width in COMMITTEE.items()}
     assert committee["dinov2"].grid(512, 512) == (37, 37)
     assert committee["clip"].grid(448, 576) == (28, 36)
@@ -96,7 +97,7 @@ def test_the_miniature_of_a_baseline_is_the_same_baseline(path):
     mini, full = config.load(ROOT / file, overrides), config.load(path)
     assert mini.name == f"mini_{full.name}"
     for key in ("data.tasks", "student.paths", "student.router", "student.aligner", "stages.multitask.alpha"):
-        assert config.OmegaConf.select(mini, key) == config.OmegaConf.select(full, key), key
+        assert OmegaConf.select(mini, key) == OmegaConf.select(full, key), key
     assert list(mini.teachers) == list(full.teachers)
     assert left_out(mini.stages.distill) == left_out(full.stages.distill)
 

@@ -4,10 +4,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from sak import config
+from sak.config.schema import Config, image_size, left_out
 from sak.errors import UserError
-from sak.schema import image_size, left_out
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 COMPLETE = """
 name: test
 data: {dataset: pascal_context, root: nowhere, image_size: [96, 96], tasks: [semseg]}
@@ -149,4 +149,4 @@ def test_mistakes_in_files(write, tmp_path):
 
 
 def test_the_schema_is_typed():
-    assert OmegaConf.structured(config.Config).stages.distill.accumulate == 1
+    assert OmegaConf.structured(Config).stages.distill.accumulate == 1

@@ -16,10 +16,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sak.config_checks import check
+from sak.config.checks import check
+from sak.config.schema import Config, change, trained_beside
 from sak.errors import UserError
 from sak.files import write_text
-from sak.schema import Config, change, trained_beside
 
 # Short names on the command line.
 ALIASES = {"from": "student.weights"}
