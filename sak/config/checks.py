@@ -5,9 +5,9 @@ from collections.abc import Callable
 from omegaconf import DictConfig, OmegaConf
 
 from sak.config.schema import CHANGES, change, left_out, trained_beside
-from sak.distill import LOSSES
+from sak.distillation.losses import LOSSES
+from sak.distillation.standardisation import KINDS
 from sak.errors import UserError
-from sak.standardise import KINDS
 
 Require = Callable[[bool, str, str], None]  # a condition, the key that breaks it, what its value must be
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data
-from sak.distill import match_grids
+from sak.distillation.losses import match_grids
 from sak.engine import loading, report
 from sak.engine.distilled import as_distilled
 from sak.engine.distributed import build_accelerator

@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from sak import data
 from sak.config.schema import taught_by
+from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine import loading
 from sak.engine.build import build_committee, build_labelled, build_training_set
-from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.checkpoint import STAGES
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import to_device

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sak import distill
+from sak.distillation import losses as distill
+from sak.distillation.standardisation import Standardiser
 from sak.engine.task_balance import TaskBalance
-from sak.standardise import Standardiser
 from sak.student import Student, StudentOutput
 from sak.student.adapter import AdapterPath
 from sak.student.router import importance_cv2

@@ -8,12 +8,12 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from sak.distillation.standardisation import Standardiser
 from sak.engine import checkpoint
 from sak.engine.evaluate import to_device
 from sak.engine.loading import TrainingBatches
 from sak.engine.objectives import Features
 from sak.errors import UserError
-from sak.standardise import Standardiser
 from teachers import Committee
 
 

@@ -6,11 +6,11 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
+from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
+from sak.distillation.standardisation import Standardiser
 from sak.engine import objectives
-from sak.engine.cached import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.engine.loading import TrainingBatches
 from sak.engine.standardising import build_standardiser
-from sak.standardise import Standardiser
 from teachers import Committee
 from teachers.cache import allocate
 

@@ -8,7 +8,8 @@ import safetensors.torch
 import torch
 
 import sak
-from sak import distill, tasks
+from sak import tasks
+from sak.distillation import losses as distill
 from sak.errors import UserError
 from sak.official import PUBLISHED_SIZES
 

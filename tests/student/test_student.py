@@ -3,7 +3,8 @@ import safetensors.torch
 import timm
 import torch
 
-from sak import Student, distill
+from sak import Student
+from sak.distillation import losses as distill
 
 TINY = {
     "stem": "vit_tiny_patch16_384",

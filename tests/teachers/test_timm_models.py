@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import teachers
-from sak import Student, distill
+from sak import Student
+from sak.distillation import losses as distill
 from sak.errors import UserError
 from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.timing import alternate, seconds, table
-from sak import config, data, distill
+from sak import config, data
+from sak.distillation import losses as distill
+from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.engine import objectives
 from sak.engine.build import build_committee, build_labelled, build_student, build_training_set
-from sak.engine.cached import CachedFeatures, Views, build_caches
 from sak.engine.loading import TrainingBatches
 from sak.engine.optim import adamw
 from teachers.cache import DTYPES, allocate

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sak import distill
+from sak.distillation import losses as distill
 
 
 def features(*shape, seed=0):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sak.standardise import EMA, Standardiser, hadamard
+from sak.distillation.standardisation import EMA, Standardiser, hadamard
 
 
 def features(count=16, width=12, seed=0):
