@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch.utils.data import Dataset, Subset
 
-from sak.engine import loading
+from sak.data import loading
 from sak.engine.evaluate import Metrics
 from sak.engine.masked import MaskedStudents
 from sak.engine.selection import Coalition

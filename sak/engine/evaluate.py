@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from sak.engine import loading
-from sak.engine.skips import Skips
+from sak.data import loading
+from sak.data.faulty_images import Skips
 from sak.tasks import HIGHER, Task
 
 Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}

@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data
+from sak.data import loading
 from sak.distillation.losses import match_grids
-from sak.engine import loading, report
+from sak.engine import report
 from sak.engine.distilled import as_distilled
 from sak.engine.distributed import build_accelerator
 from sak.engine.figures import CELL, cells

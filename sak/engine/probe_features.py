@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from sak.engine import loading
+from sak.data import loading
 from sak.engine.evaluate import to_device
 from sak.errors import UserError
 from sak.files import write_json

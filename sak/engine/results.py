@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from sak.config.schema import change, left_out
+from sak.data.faulty_images import Skips
 from sak.engine import report
 from sak.engine.best import best
 from sak.engine.bundle import save_bundle
 from sak.engine.change import describe
 from sak.engine.evaluate import Metrics
 from sak.engine.run_directory import RunDirectory
-from sak.engine.skips import Skips
 from sak.files import write_json, write_text
 from sak.student import Student
 from sak.tasks import Task

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sak import data
+from sak.data import loading
 from sak.data.transforms import margins
-from sak.engine import loading
 from sak.engine.bundle import find_bundle, load_bundle
 from sak.engine.distributed import build_accelerator
 from sak.engine.probe import SPLITS

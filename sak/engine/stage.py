@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak.config.schema import image_size
+from sak.data.loading import TrainingBatches
 from sak.engine import checkpoint, objectives, sharding
 from sak.engine.change import learning_and_resting
 from sak.engine.checkpoint import STAGES, Progress
@@ -24,7 +25,6 @@ from sak.engine.distributed import Agreement, RunningStatistics
 from sak.engine.evaluate import to_device
 from sak.engine.interrupt import StopRequest
 from sak.engine.learner import Learner
-from sak.engine.loading import TrainingBatches
 from sak.engine.loss_record import LossRecord
 from sak.engine.optim import learning_rate
 from sak.engine.routing.record import RoutingRecord

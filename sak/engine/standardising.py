@@ -8,10 +8,10 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from sak.data.loading import TrainingBatches
 from sak.distillation.standardisation import Standardiser
 from sak.engine import checkpoint
 from sak.engine.evaluate import to_device
-from sak.engine.loading import TrainingBatches
 from sak.engine.objectives import Features
 from sak.errors import UserError
 from teachers import Committee

@@ -6,10 +6,10 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
+from sak.data.loading import TrainingBatches
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.distillation.standardisation import Standardiser
 from sak.engine import objectives
-from sak.engine.loading import TrainingBatches
 from sak.engine.standardising import build_standardiser
 from teachers import Committee
 from teachers.cache import allocate

@@ -13,6 +13,8 @@ from torch.utils.data import Dataset
 
 from sak import data
 from sak.config.schema import change, left_out, taught_by
+from sak.data.faulty_images import build_skips
+from sak.data.loading import TrainingBatches, watching_workers
 from sak.engine import checkpoint, results
 from sak.engine.best import check_metric
 from sak.engine.build import (
@@ -26,9 +28,7 @@ from sak.engine.build import (
 from sak.engine.change import changed_student, describe, trained_student
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.distributed import Agreement, build_accelerator, watching_processes
-from sak.engine.loading import TrainingBatches, watching_workers
 from sak.engine.run_directory import RunDirectory
-from sak.engine.skips import build_skips
 from sak.engine.stage import StageTraining, set_image_size
 from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker

@@ -13,11 +13,11 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from sak import cli, config
+from sak.data.faulty_images import Skips
+from sak.data.loading import TrainingBatches, load
 from sak.data.reading import DamagedFile
 from sak.engine import checkpoint, train
-from sak.engine.loading import TrainingBatches, load
 from sak.engine.run_directory import RunDirectory
-from sak.engine.skips import Skips
 from sak.errors import UserError
 
 

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Subset
 from torch.utils.tensorboard import SummaryWriter
 
 from sak import data, tasks
-from sak.engine import loading
+from sak.data import loading
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics, evaluate
 from sak.engine.figures import pixels

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sak.engine.loading import TrainingBatches, load
+from sak.data.loading import TrainingBatches, load
 from sak.errors import UserError
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from sak.data.faulty_images import Skips
 from sak.data.reading import FaultyFile
-from sak.engine.skips import Skips
 from sak.errors import UserError
 
 TIMEOUT = 600  # seconds that a batch may take: far more than reading one ever does
