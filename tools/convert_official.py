@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--drop-aligners", action="store_true", help="leave out what only distillation needs")
     options = parser.parse_args(arguments)
 
-    from sak.engine.convert import convert_official  # after the command line's own mistakes: it loads torch
+    from sak.bundles.convert import convert_official  # after the command line's own mistakes: it loads torch
 
     student = convert_official(
         options.checkpoint,

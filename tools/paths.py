@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     swapping.add_argument("output", metavar="BUNDLE")
     options = parser.parse_args(arguments)
 
-    from sak.engine import paths  # after the command line's mistakes: it loads torch
+    from sak.bundles import path_files as paths  # after the command line's mistakes: it loads torch
 
     if options.command == "list":
         print(paths.console(paths.list_paths(options.place)))

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data
+from sak.bundles.build import build_tasks
 from sak.distillation.cached_features import stage_is_cached
 from sak.engine import ablation_report
 from sak.engine.ablation import CONFIG, TEACHERS, Ablation, Run, subset_name
@@ -37,7 +38,6 @@ from sak.engine.ablation_cost import (
 )
 from sak.engine.ablation_jobs import Job, environments, run_jobs
 from sak.engine.ablation_report import MASKED, RETRAINED, Row, Table
-from sak.engine.build import build_tasks
 from sak.engine.checkpoint import STAGES
 from sak.engine.coalitions import teachers_of
 from sak.engine.distributed import build_accelerator

@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import data
+from sak.bundles.build import build_labelled, build_tasks, build_training_set
 from sak.config.schema import left_out
-from sak.engine.build import build_labelled, build_tasks, build_training_set
 from sak.engine.checkpoint import STAGES
 from sak.engine.plan import build_without_weights, count
 from sak.engine.run_directory import RunDirectory

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sak.engine.bundle import save_bundle
+from sak.bundles.bundle import save_bundle
 from sak.engine.evaluate import Metrics
 from sak.errors import UserError
 from sak.student import Student

@@ -10,12 +10,12 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sak import config as configuration
+from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
+from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.change import changed_student, trained_student
 from sak.config.schema import change, left_out, taught_by
 from sak.distillation.standardisation import Standardiser
 from sak.engine import checkpoint
-from sak.engine.build import aligned_teachers, build_committee, build_student, build_tasks
-from sak.engine.bundle import find_bundle, load_bundle
-from sak.engine.change import changed_student, trained_student
 from sak.engine.checkpoint import STAGES
 from sak.errors import UserError
 from sak.student import Student

@@ -9,11 +9,11 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from sak import data
+from sak.bundles.build import build_committee, build_labelled, build_training_set
 from sak.config.schema import taught_by
 from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
-from sak.engine.build import build_committee, build_labelled, build_training_set
 from sak.engine.checkpoint import STAGES
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import to_device

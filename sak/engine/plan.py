@@ -15,10 +15,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from sak.bundles.build import build_committee, build_student, build_tasks
+from sak.bundles.change import resting
 from sak.config.schema import change, image_size, left_out, taught_by
 from sak.engine import objectives
-from sak.engine.build import build_committee, build_student, build_tasks
-from sak.engine.change import resting
 from sak.engine.checkpoint import STAGES
 from sak.student import Student
 from sak.student.upsampled_conv import _upsample_and_shift

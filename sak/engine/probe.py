@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data
+from sak.bundles.build import build_tasks
 from sak.data import loading
 from sak.engine import probe_report
-from sak.engine.build import build_tasks
 from sak.engine.distributed import build_accelerator
 from sak.engine.evaluate import Metrics, constant_predictions, to_device
 from sak.engine.optim import adamw, learning_rate

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from sak.bundles.bundle import save_bundle
+from sak.bundles.change import describe
 from sak.config.schema import change, left_out
 from sak.data.faulty_images import Skips
 from sak.engine import report
 from sak.engine.best import best
-from sak.engine.bundle import save_bundle
-from sak.engine.change import describe
 from sak.engine.evaluate import Metrics
 from sak.engine.run_directory import RunDirectory
 from sak.files import write_json, write_text

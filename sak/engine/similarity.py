@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sak import data
+from sak.bundles.bundle import find_bundle, load_bundle
 from sak.data import loading
 from sak.data.transforms import margins
-from sak.engine.bundle import find_bundle, load_bundle
 from sak.engine.distributed import build_accelerator
 from sak.engine.probe import SPLITS
 from sak.engine.probe_models import build_models, models_to_probe

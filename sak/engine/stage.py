@@ -15,10 +15,10 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
+from sak.bundles.change import learning_and_resting
 from sak.config.schema import image_size
 from sak.data.loading import TrainingBatches
 from sak.engine import checkpoint, objectives, sharding
-from sak.engine.change import learning_and_resting
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.compiling import compiled
 from sak.engine.distributed import Agreement, RunningStatistics

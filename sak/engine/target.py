@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sak import config as configuration
 from sak import data, tasks
+from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.official import load_official
 from sak.config.schema import DataConfig
-from sak.engine.bundle import find_bundle, load_bundle
 from sak.errors import UserError
-from sak.official import load_official
 from sak.student import Student
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -12,12 +12,7 @@ from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
 from sak import data
-from sak.config.schema import change, left_out, taught_by
-from sak.data.faulty_images import build_skips
-from sak.data.loading import TrainingBatches, watching_workers
-from sak.engine import checkpoint, results
-from sak.engine.best import check_metric
-from sak.engine.build import (
+from sak.bundles.build import (
     build_committee,
     build_labelled,
     build_student,
@@ -25,7 +20,12 @@ from sak.engine.build import (
     build_training_set,
     start_from_weights,
 )
-from sak.engine.change import changed_student, describe, trained_student
+from sak.bundles.change import changed_student, describe, trained_student
+from sak.config.schema import change, left_out, taught_by
+from sak.data.faulty_images import build_skips
+from sak.data.loading import TrainingBatches, watching_workers
+from sak.engine import checkpoint, results
+from sak.engine.best import check_metric
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.distributed import Agreement, build_accelerator, watching_processes
 from sak.engine.run_directory import RunDirectory

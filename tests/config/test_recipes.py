@@ -10,8 +10,8 @@ import torch
 from omegaconf import OmegaConf
 
 from sak import Student, config
+from sak.bundles.build import build_student, build_tasks
 from sak.config.schema import left_out
-from sak.engine.build import build_student, build_tasks
 from sak.engine.train import train
 from teachers import Committee
 

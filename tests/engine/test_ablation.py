@@ -17,12 +17,12 @@ import pytest
 from accelerate import Accelerator
 
 from sak import cli, config, data
+from sak.bundles.build import build_tasks
 from sak.engine import ablation_jobs, ablation_report, tracking
 from sak.engine.ablation import CONFIG, Ablation, all_variants, parse_subsets
 from sak.engine.ablation_cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
 from sak.engine.ablation_jobs import Job, last_line, run_jobs
 from sak.engine.ablation_report import Row, Table
-from sak.engine.build import build_tasks
 from sak.engine.coalitions import MaskedGame
 from sak.engine.masked import MaskedStudents
 from sak.engine.panel import Panel

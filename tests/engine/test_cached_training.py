@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from sak import config
+from sak.bundles.build import build_committee, build_labelled, build_training_set
 from sak.data.loading import TrainingBatches
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.engine import checkpoint, train
-from sak.engine.build import build_committee, build_labelled, build_training_set
 from sak.engine.fill_cache import fill
 from sak.engine.stage import StageTraining
 from sak.errors import UserError

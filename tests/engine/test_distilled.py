@@ -7,8 +7,8 @@ import torch
 from omegaconf import OmegaConf
 
 from sak import Student, config
+from sak.bundles.build import build_student, build_tasks, load_distilled, start_from_weights
 from sak.engine import checkpoint
-from sak.engine.build import build_student, build_tasks, load_distilled, start_from_weights
 from sak.engine.train import train
 from sak.errors import UserError
 

@@ -4,8 +4,8 @@ import torch
 from accelerate import Accelerator
 
 from sak import config, data
+from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.engine import report
-from sak.engine.build import build_committee, build_student, build_tasks
 from sak.engine.evaluate import constant_predictions, evaluate
 from sak.engine.figures import prediction_panel, routing_heat_map
 from sak.errors import UserError

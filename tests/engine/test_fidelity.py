@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from sak import config, data
+from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
+from sak.bundles.bundle import load_bundle
 from sak.engine import checkpoint
-from sak.engine.build import aligned_teachers, build_committee, build_student, build_tasks
-from sak.engine.bundle import load_bundle
 from sak.engine.distilled import as_distilled, learned_standardiser, with_aligners
 from sak.engine.fidelity import Cosines, colours, principal_axes
 from sak.engine.similarity import tokens_inside

@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils._pytree import tree_leaves
 
 from sak import Student, config
+from sak.bundles.build import build_student, build_tasks
 from sak.engine import checkpoint, tracking
-from sak.engine.build import build_student, build_tasks
 from sak.engine.panel import Panel
 from sak.engine.run_directory import RunDirectory
 from sak.engine.stage import StageTraining

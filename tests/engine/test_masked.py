@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from sak import config, data
-from sak.engine.build import build_tasks
-from sak.engine.bundle import load_bundle
+from sak.bundles.build import build_tasks
+from sak.bundles.bundle import load_bundle
 from sak.engine.evaluate import evaluate
 from sak.engine.masked import MaskedStudents
 from sak.engine.target import open_target

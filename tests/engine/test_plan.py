@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sak import config
+from sak.bundles.build import build_tasks
 from sak.engine import checkpoint, objectives
-from sak.engine.build import build_tasks
 from sak.engine.optim import adamw
 from sak.engine.plan import LiveMemory, build_without_weights, empty_batch, plan, step_memory
 

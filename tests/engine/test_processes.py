@@ -15,8 +15,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import Student, config
+from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.engine import checkpoint, objectives
-from sak.engine.build import build_committee, build_student, build_tasks
 from sak.engine.run_directory import RunDirectory
 from sak.engine.train import train
 

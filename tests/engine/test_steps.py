@@ -8,8 +8,8 @@ from accelerate.state import AcceleratorState
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sak import config
+from sak.bundles.build import build_student, build_tasks
 from sak.engine import checkpoint, train
-from sak.engine.build import build_student, build_tasks
 from sak.engine.compiling import compiled
 from sak.engine.optim import adamw
 from sak.engine.stage import StageTraining

@@ -5,9 +5,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import Student, config
+from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.data.loading import TrainingBatches
 from sak.engine import checkpoint, objectives, train
-from sak.engine.build import build_committee, build_student, build_tasks
 from sak.engine.stage import StageTraining
 
 

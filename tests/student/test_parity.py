@@ -9,9 +9,9 @@ import torch
 
 import sak
 from sak import tasks
+from sak.bundles.official import PUBLISHED_SIZES
 from sak.distillation import losses as distill
 from sak.errors import UserError
-from sak.official import PUBLISHED_SIZES
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 PUBLISHED_NAMES = {"saliency": "sal"}

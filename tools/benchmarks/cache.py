@@ -16,11 +16,11 @@ from torch import nn
 
 from benchmarks.timing import alternate, seconds, table
 from sak import config, data
+from sak.bundles.build import build_committee, build_labelled, build_student, build_training_set
 from sak.data.loading import TrainingBatches
 from sak.distillation import losses as distill
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.engine import objectives
-from sak.engine.build import build_committee, build_labelled, build_student, build_training_set
 from sak.engine.optim import adamw
 from teachers.cache import DTYPES, allocate
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from benchmarks.metrics import PlainAngularError, PlainIoU, PlainMaxF
 from benchmarks.paper import RATIO_HEADER, SIZE, TASKS, batch, in_turn, ratio_row, settings, students
 from benchmarks.timing import table
-from sak.engine.build import build_tasks
+from sak.bundles.build import build_tasks
 
 ROUNDS = 2
 LOOPS: dict[str, Callable[[], object]] = {

@@ -7,9 +7,9 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from sak import data, tasks
+from sak.bundles.bundle import find_bundle, load_bundle
 from sak.config.schema import CHANGES, image_size, left_out
 from sak.data.images import Images, find_images
-from sak.engine.bundle import find_bundle, load_bundle
 from sak.errors import UserError
 from sak.student import Student
 from sak.tasks import Task
@@ -59,7 +59,7 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
     options = OmegaConf.to_container(config.student)
     head, heads = options.pop("head"), options.pop("heads")
     activation_checkpointing = options.pop("activation_checkpointing")
-    # `start_from_weights` and `sak.engine.change` see to these.
+    # `start_from_weights` and `sak.bundles.change` see to these.
     for key in ("pretrained", "weights", "path", "trained_beside", *(f"{what}_teacher" for what in CHANGES)):
         del options[key]
     if strangers := sorted(heads.keys() - set(config.data.tasks)):

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 from sak import data
-from sak.engine.bundle import save_bundle
+from sak.bundles.bundle import save_bundle
+from sak.bundles.official import load_official
 from sak.errors import UserError
-from sak.official import load_official
 from sak.student import Student
 
 

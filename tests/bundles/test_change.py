@@ -10,9 +10,10 @@ import torch
 from omegaconf import OmegaConf
 
 from sak import Student, config
-from sak.engine import checkpoint, objectives, paths, tracking
-from sak.engine.build import build_committee, build_tasks
-from sak.engine.change import changed_student, trained_student
+from sak.bundles import path_files as paths
+from sak.bundles.build import build_committee, build_tasks
+from sak.bundles.change import changed_student, trained_student
+from sak.engine import checkpoint, objectives, tracking
 from sak.engine.distilled import as_distilled
 from sak.engine.distributed import RunningStatistics
 from sak.engine.fidelity import compare_paths

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
+from sak.bundles.build import build_student
+from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.path_files import start_path
 from sak.config.schema import change, left_out, taught_by, trained_beside
-from sak.engine.build import build_student
-from sak.engine.bundle import find_bundle, load_bundle
-from sak.engine.paths import start_path
 from sak.errors import UserError
 from sak.student import Student, growth
 from sak.tasks import Task

@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 
 from sak import Student
-from sak.engine import paths
-from sak.engine.bundle import load_bundle, save_bundle
+from sak.bundles import path_files as paths
+from sak.bundles.bundle import load_bundle, save_bundle
 from sak.errors import UserError
 
 TOOL = Path(__file__).parents[2] / "tools" / "paths.py"

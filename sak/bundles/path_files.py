@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from sak.engine.bundle import find_bundle, load_bundle, save_bundle
+from sak.bundles.bundle import find_bundle, load_bundle, save_bundle
 from sak.errors import UserError
 from sak.files import replacing
 from sak.student import AdapterPath, Student

@@ -12,7 +12,7 @@ import torch
 
 import sak
 from sak import cli
-from sak.engine.convert import convert_official
+from sak.bundles.convert import convert_official
 from sak.errors import UserError
 
 ROOT = Path(__file__).parents[2]
