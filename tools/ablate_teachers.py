@@ -112,7 +112,7 @@ def _ablate(options) -> None:
 
 
 def _select(options) -> None:
-    from sak.engine.target import default_output
+    from sak.evaluation.subject import default_output
 
     if options.overrides:
         raise UserError(

@@ -52,9 +52,9 @@ def main(arguments: list[str]) -> None:
 
     import torch  # after the command line's own mistakes: these take a while to load
 
-    from sak.engine import baselines
-    from sak.engine.judge import judge
-    from sak.engine.target import default_output, open_target
+    from sak.evaluation import baselines
+    from sak.evaluation.benchmark import judge
+    from sak.evaluation.subject import default_output, open_target
 
     torch.set_num_threads(options.threads)  # torchrun sets one, a plain start one per core: they would differ
     baseline = baselines.load(options.baseline) if options.baseline else None

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
         parser.error("--limit must be at least 1")
 
     from sak.engine.fidelity import compare_paths  # after the command line's own mistakes: it loads torch
-    from sak.engine.target import default_output
+    from sak.evaluation.subject import default_output
 
     output = options.output or default_output(options.target, "fidelity")
     compare_paths(options.target, output, options.config, options.overrides, options.limit)

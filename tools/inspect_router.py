@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         parser.error("--workers must be at least 0")
 
     from sak.engine.routing.inspection import inspect  # after the command line's own mistakes: it loads torch
-    from sak.engine.target import default_output, open_target
+    from sak.evaluation.subject import default_output, open_target
 
     target = open_target(options.target, options.dataset, options.data, labelled=not options.images)
     if options.batch_size is not None:

@@ -40,11 +40,11 @@ from sak.engine.ablation_jobs import Job, environments, run_jobs
 from sak.engine.ablation_report import MASKED, RETRAINED, Row, Table
 from sak.engine.checkpoint import STAGES
 from sak.engine.coalitions import teachers_of
-from sak.engine.distributed import build_accelerator
-from sak.engine.masked import MaskedStudents
 from sak.engine.run_directory import RunDirectory, lock
-from sak.engine.target import open_target
 from sak.errors import UserError
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
 from sak.files import replacing, write_json, write_text
 
 

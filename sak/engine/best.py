@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sak.bundles.bundle import save_bundle
-from sak.engine.evaluate import Metrics
 from sak.errors import UserError
+from sak.evaluation.evaluate import Metrics
 from sak.student import Student
 from sak.tasks import HIGHER, Task
 

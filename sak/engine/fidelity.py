@@ -19,12 +19,12 @@ from sak import config as configuration
 from sak import data
 from sak.data import loading
 from sak.distillation.losses import match_grids
-from sak.engine import report
 from sak.engine.distilled import as_distilled
-from sak.engine.distributed import build_accelerator
-from sak.engine.figures import CELL, cells
 from sak.engine.similarity import tokens_inside
 from sak.errors import UserError
+from sak.evaluation import tables as report
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.figures import CELL, cells
 from sak.files import replacing, write_json
 from sak.student import Student
 

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak.data import loading
-from sak.engine.evaluate import to_device
 from sak.errors import UserError
+from sak.evaluation.evaluate import to_device
 from sak.files import write_json
 
 FLUSH_EVERY = 32  # batches: what a killed extraction loses at most

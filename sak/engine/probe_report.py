@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from sak.engine.evaluate import Metrics
+from sak.evaluation.evaluate import Metrics
 from sak.metrics.delta_m import HEADLINE, gains
 from sak.tasks import HIGHER, Task
 

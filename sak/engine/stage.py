@@ -21,8 +21,6 @@ from sak.data.loading import TrainingBatches
 from sak.engine import checkpoint, objectives, sharding
 from sak.engine.checkpoint import STAGES, Progress
 from sak.engine.compiling import compiled
-from sak.engine.distributed import Agreement, RunningStatistics
-from sak.engine.evaluate import to_device
 from sak.engine.interrupt import StopRequest
 from sak.engine.learner import Learner
 from sak.engine.loss_record import LossRecord
@@ -34,6 +32,8 @@ from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
 from sak.engine.validation import Validation
 from sak.engine.waiting import Waiting
+from sak.evaluation.distributed import Agreement, RunningStatistics
+from sak.evaluation.evaluate import to_device
 from sak.student import Student
 
 

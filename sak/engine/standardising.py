@@ -11,9 +11,9 @@ from tqdm import tqdm
 from sak.data.loading import TrainingBatches
 from sak.distillation.standardisation import Standardiser
 from sak.engine import checkpoint
-from sak.engine.evaluate import to_device
 from sak.engine.objectives import Features
 from sak.errors import UserError
+from sak.evaluation.evaluate import to_device
 from teachers import Committee
 
 

@@ -20,9 +20,6 @@ from sak.engine.coalitions import (
     teachers_of,
     worth,
 )
-from sak.engine.distributed import build_accelerator
-from sak.engine.evaluate import Metrics
-from sak.engine.masked import MaskedStudents
 from sak.engine.probe_report import table
 from sak.engine.selection import (
     CONFIDENCE,
@@ -34,8 +31,11 @@ from sak.engine.selection import (
     rank_correlation,
     shapley,
 )
-from sak.engine.target import open_target
 from sak.errors import UserError
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import Metrics
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
 from sak.files import replacing, write_json, write_text
 from sak.tasks import Task
 

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from sak.engine.checkpoint import STAGES, Progress
-from sak.engine.evaluate import Evaluation
-from sak.engine.figures import pixels, routing_heat_map
 from sak.engine.routing.tags import VALIDATION, weight_tag
 from sak.engine.run_directory import RunDirectory
+from sak.evaluation.evaluate import Evaluation
+from sak.evaluation.figures import pixels, routing_heat_map
 from sak.files import replacing
 
 

@@ -27,13 +27,13 @@ from sak.data.loading import TrainingBatches, watching_workers
 from sak.engine import checkpoint, results
 from sak.engine.best import check_metric
 from sak.engine.checkpoint import STAGES, Progress
-from sak.engine.distributed import Agreement, build_accelerator, watching_processes
 from sak.engine.run_directory import RunDirectory
 from sak.engine.stage import StageTraining, set_image_size
 from sak.engine.teaching import Teaching
 from sak.engine.tracking import Tracker
 from sak.engine.validation import Validation
 from sak.errors import UserError
+from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
 
 
 def train(config: DictConfig) -> RunDirectory:

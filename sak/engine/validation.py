@@ -8,10 +8,10 @@ from sak.data.faulty_images import build_skips
 from sak.engine import sharding
 from sak.engine.best import keep_best
 from sak.engine.checkpoint import Progress
-from sak.engine.evaluate import Evaluation, Metrics, constant_predictions, evaluate
-from sak.engine.panel import Panel
 from sak.engine.run_directory import RunDirectory
 from sak.engine.tracking import Tracker
+from sak.evaluation.evaluate import Evaluation, Metrics, constant_predictions, evaluate
+from sak.evaluation.panel import Panel
 from sak.student import Student
 from sak.tasks import Task
 

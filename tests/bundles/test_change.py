@@ -15,12 +15,12 @@ from sak.bundles.build import build_committee, build_tasks
 from sak.bundles.change import changed_student, trained_student
 from sak.engine import checkpoint, objectives, tracking
 from sak.engine.distilled import as_distilled
-from sak.engine.distributed import RunningStatistics
 from sak.engine.fidelity import compare_paths
-from sak.engine.panel import Panel
 from sak.engine.plan import plan
 from sak.engine.train import train
 from sak.errors import UserError
+from sak.evaluation.distributed import RunningStatistics
+from sak.evaluation.panel import Panel
 from sak.student.growth import EnteringGate
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "pascal_format" / "PASCALContext"

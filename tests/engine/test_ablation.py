@@ -24,10 +24,10 @@ from sak.engine.ablation_cost import Timing, duration, evaluations_of, mean_timi
 from sak.engine.ablation_jobs import Job, last_line, run_jobs
 from sak.engine.ablation_report import Row, Table
 from sak.engine.coalitions import MaskedGame
-from sak.engine.masked import MaskedStudents
-from sak.engine.panel import Panel
-from sak.engine.target import open_target
 from sak.errors import UserError
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.panel import Panel
+from sak.evaluation.subject import open_target
 from sak.metrics.delta_m import delta_m
 
 SHORT = [f"stages.{stage}.steps=1" for stage in ("distill", "multitask")]

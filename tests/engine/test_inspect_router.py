@@ -14,9 +14,9 @@ from PIL import Image
 from sak import Student, config, data
 from sak.bundles.build import build_tasks
 from sak.bundles.bundle import load_bundle
-from sak.engine.evaluate import evaluate
-from sak.engine.masked import MaskedStudents
-from sak.engine.target import open_target
+from sak.evaluation.evaluate import evaluate
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "fixtures" / "pascal_format" / "PASCALContext"

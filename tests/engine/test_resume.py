@@ -14,11 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sak import Student, config
 from sak.engine import checkpoint, tracking, train
 from sak.engine.best import best, keep_best
-from sak.engine.panel import Panel
 from sak.engine.run_directory import RunDirectory, lock
 from sak.engine.stage import StageTraining
 from sak.engine.validation import Validation
 from sak.errors import UserError
+from sak.evaluation.panel import Panel
 from sak.tasks import build as build_task
 
 STRESS = Path(__file__).parent / "stress_resume.py"

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sak.engine import report
-from sak.engine.evaluate import Metrics
 from sak.engine.routing.history import History
 from sak.engine.routing.statistics import RouterStatistics
-from sak.engine.target import Target
+from sak.evaluation import tables as report
+from sak.evaluation.evaluate import Metrics
+from sak.evaluation.subject import Target
 from sak.metrics.delta_m import HEADLINE
 from sak.tasks import Task
 

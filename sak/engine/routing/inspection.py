@@ -18,10 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sak import data, tasks
 from sak.data import loading
-from sak.engine.distributed import build_accelerator
-from sak.engine.evaluate import Metrics, evaluate
-from sak.engine.figures import pixels
-from sak.engine.masked import MaskedStudents
 from sak.engine.routing import figures
 from sak.engine.routing.findings import Inspection, as_json, console
 from sak.engine.routing.history import History, read_history
@@ -34,8 +30,12 @@ from sak.engine.routing.statistics import (
 )
 from sak.engine.routing.tags import TRAINING, VALIDATION
 from sak.engine.routing.tokens import TokenRecord
-from sak.engine.target import Target
 from sak.errors import UserError
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import Metrics, evaluate
+from sak.evaluation.figures import pixels
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import Target
 from sak.files import replacing, write_json
 from sak.tasks import Task
 

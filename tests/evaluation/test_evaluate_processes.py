@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sak.engine.judge import judge
-from sak.engine.target import open_target
+from sak.evaluation.benchmark import judge
+from sak.evaluation.subject import open_target
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "fixtures" / "pascal_format" / "PASCALContext"
@@ -21,8 +21,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from accelerate import Accelerator
-from sak.engine.judge import judge
-from sak.engine.target import open_target
+from sak.evaluation.benchmark import judge
+from sak.evaluation.subject import open_target
 
 if __name__ == "__main__":
     run, archive, output, *cases = sys.argv[1:]

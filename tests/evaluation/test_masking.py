@@ -8,10 +8,10 @@ from torch import nn
 from sak import config, data
 from sak.bundles.build import build_tasks
 from sak.bundles.bundle import load_bundle
-from sak.engine.evaluate import evaluate
-from sak.engine.masked import MaskedStudents
-from sak.engine.target import open_target
 from sak.errors import UserError
+from sak.evaluation.evaluate import evaluate
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_what_was_measured_is_kept_and_bound_to_the_student(masked, monkeypatch)
 
 
 def test_a_group_that_was_measured_survives_an_interruption(masked, monkeypatch):
-    monkeypatch.setattr("sak.engine.masked.GROUP", 1)
+    monkeypatch.setattr("sak.evaluation.masking.GROUP", 1)
     students, evaluate_group = masked(), MaskedStudents._evaluate
 
     def interrupted(self, group):

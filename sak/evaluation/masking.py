@@ -13,10 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sak.engine.evaluate import Metrics, evaluate
 from sak.engine.probe_models import digest
-from sak.engine.target import Target
 from sak.errors import UserError
+from sak.evaluation.evaluate import Metrics, evaluate
+from sak.evaluation.subject import Target
 from sak.files import write_json
 from sak.student import Student, StudentOutput
 from sak.tasks import Task

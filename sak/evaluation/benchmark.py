@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Literal
 
 from sak import data, tasks
-from sak.engine import report
-from sak.engine.baselines import Baseline
-from sak.engine.distributed import build_accelerator
-from sak.engine.evaluate import Metrics, evaluate
-from sak.engine.maps import MapWriter
-from sak.engine.target import Target
 from sak.errors import UserError
+from sak.evaluation import tables as report
+from sak.evaluation.baselines import Baseline
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import Metrics, evaluate
+from sak.evaluation.prediction_files import MapWriter
+from sak.evaluation.subject import Target
 from sak.files import write_json, write_text
 from sak.metrics.delta_m import delta_m, gains
 from sak.tasks import Task

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sak.engine.evaluate import Metrics
+from sak.evaluation.evaluate import Metrics
 from sak.metrics.delta_m import HEADLINE
 from sak.student import Student
 from sak.tasks import HIGHER, Task

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from torch.utils.data import Dataset, default_collate
 
 from sak.data.reading import FaultyFile
-from sak.engine.evaluate import to_device
-from sak.engine.figures import prediction_panel
+from sak.evaluation.evaluate import to_device
+from sak.evaluation.figures import prediction_panel
 from sak.student import Student
 from sak.tasks import IGNORE, Task
 

@@ -5,10 +5,10 @@ from accelerate import Accelerator
 
 from sak import config, data
 from sak.bundles.build import build_committee, build_student, build_tasks
-from sak.engine import report
-from sak.engine.evaluate import constant_predictions, evaluate
-from sak.engine.figures import prediction_panel, routing_heat_map
 from sak.errors import UserError
+from sak.evaluation import tables as report
+from sak.evaluation.evaluate import constant_predictions, evaluate
+from sak.evaluation.figures import prediction_panel, routing_heat_map
 
 
 @pytest.fixture
