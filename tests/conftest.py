@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from sak import cli, config
-from sak.engine import checkpoint
-from sak.engine.train import train
+from sak.training import checkpoint
+from sak.training.train import train
 
 torch.set_num_threads(1)
 

@@ -17,8 +17,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
-    from sak.engine.run_directory import RunDirectory
-    from sak.engine.train import train  # after the config's own mistakes: it loads torch and the model libraries
+    from sak.training.run_directory import RunDirectory
+    from sak.training.train import train  # after the config's own mistakes: it loads torch and the model libraries
 
     already = RunDirectory(experiment).finished
     results = train(experiment).results

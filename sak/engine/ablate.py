@@ -38,14 +38,14 @@ from sak.engine.ablation_cost import (
 )
 from sak.engine.ablation_jobs import Job, environments, run_jobs
 from sak.engine.ablation_report import MASKED, RETRAINED, Row, Table
-from sak.engine.checkpoint import STAGES
 from sak.engine.coalitions import teachers_of
-from sak.engine.run_directory import RunDirectory, lock
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import open_target
 from sak.files import replacing, write_json, write_text
+from sak.training.checkpoint import STAGES
+from sak.training.run_directory import RunDirectory, lock
 
 
 class AblationRunner:

@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from sak import config as configuration
 from sak.config.schema import left_out
-from sak.engine.run_directory import RunDirectory
 from sak.errors import UserError
+from sak.training.run_directory import RunDirectory
 
 CONFIG = "config"  # the variant that is the config as it stands
 TEACHERS = "teachers"  # the factor of subsets
@@ -47,7 +47,7 @@ class Variant:
 
 @dataclass
 class Run:
-    """One variant and seed: an ordinary run of ``sak.engine.train``."""
+    """One variant and seed: an ordinary run of ``sak.training.train``."""
 
     variant: Variant
     seed: int

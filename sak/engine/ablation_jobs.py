@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from sak.engine.interrupt import StopRequest
+from sak.interrupt import StopRequest
 
 POLL = 0.2  # seconds
 TAIL = 4096  # bytes of a log that are looked at

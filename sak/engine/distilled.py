@@ -15,11 +15,11 @@ from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.change import changed_student, trained_student
 from sak.config.schema import change, left_out, taught_by
 from sak.distillation.standardisation import Standardiser
-from sak.engine import checkpoint
-from sak.engine.checkpoint import STAGES
 from sak.errors import UserError
 from sak.student import Student
 from sak.student.growth import fold
+from sak.training import checkpoint
+from sak.training.checkpoint import STAGES
 from teachers import Committee
 
 

@@ -14,10 +14,10 @@ from sak.config.schema import taught_by
 from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
-from sak.engine.checkpoint import STAGES
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
+from sak.training.checkpoint import STAGES
 from teachers.cache import FILLED, allocate
 
 BLOCK = 32  # batches, after which a process looks at what the others have done

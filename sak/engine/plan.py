@@ -18,11 +18,11 @@ from torch.utils._pytree import tree_leaves
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.bundles.change import resting
 from sak.config.schema import change, image_size, left_out, taught_by
-from sak.engine import objectives
-from sak.engine.checkpoint import STAGES
 from sak.student import Student
 from sak.student.upsampled_conv import _upsample_and_shift
 from sak.tasks import Task
+from sak.training import objectives
+from sak.training.checkpoint import STAGES
 from teachers import Committee
 from teachers.base import RANDOM
 

@@ -13,15 +13,15 @@ from sak import Student, config
 from sak.bundles import path_files as paths
 from sak.bundles.build import build_committee, build_tasks
 from sak.bundles.change import changed_student, trained_student
-from sak.engine import checkpoint, objectives, tracking
 from sak.engine.distilled import as_distilled
 from sak.engine.fidelity import compare_paths
 from sak.engine.plan import plan
-from sak.engine.train import train
 from sak.errors import UserError
 from sak.evaluation.distributed import RunningStatistics
 from sak.evaluation.panel import Panel
 from sak.student.growth import EnteringGate
+from sak.training import checkpoint, objectives, tracking
+from sak.training.train import train
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "pascal_format" / "PASCALContext"
 FEW = [

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 
 from sak import cli, config, data
 from sak.bundles.build import build_tasks
-from sak.engine import ablation_jobs, ablation_report, tracking
+from sak.engine import ablation_jobs, ablation_report
 from sak.engine.ablation import CONFIG, Ablation, all_variants, parse_subsets
 from sak.engine.ablation_cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
 from sak.engine.ablation_jobs import Job, last_line, run_jobs
@@ -29,6 +29,7 @@ from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_target
 from sak.metrics.delta_m import delta_m
+from sak.training import tracking
 
 SHORT = [f"stages.{stage}.steps=1" for stage in ("distill", "multitask")]
 TOOL = Path(__file__).parents[2] / "tools" / "ablate_teachers.py"

@@ -8,9 +8,9 @@ from omegaconf import OmegaConf
 
 from sak import Student, config
 from sak.bundles.build import build_student, build_tasks, load_distilled, start_from_weights
-from sak.engine import checkpoint
-from sak.engine.train import train
 from sak.errors import UserError
+from sak.training import checkpoint
+from sak.training.train import train
 
 SIZES = ["stages.distill.image_size=[64,48]"]  # beside 96x96 of the second stage
 FEW = [

@@ -12,12 +12,12 @@ from PIL import Image
 from sak import config, data
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
 from sak.bundles.bundle import load_bundle
-from sak.engine import checkpoint
 from sak.engine.distilled import as_distilled, learned_standardiser, with_aligners
 from sak.engine.fidelity import Cosines, colours, principal_axes
 from sak.engine.similarity import tokens_inside
-from sak.engine.train import train
 from sak.errors import UserError
+from sak.training import checkpoint
+from sak.training.train import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,9 +5,9 @@ import torch
 
 from sak import config
 from sak.bundles.build import build_tasks
-from sak.engine import checkpoint, objectives
-from sak.engine.optim import adamw
 from sak.engine.plan import LiveMemory, build_without_weights, empty_batch, plan, step_memory
+from sak.training import checkpoint, objectives
+from sak.training.schedule import adamw
 
 IMAGES = {"distill": 10, "multitask": 10}
 

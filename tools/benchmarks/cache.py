@@ -20,8 +20,8 @@ from sak.bundles.build import build_committee, build_labelled, build_student, bu
 from sak.data.loading import TrainingBatches
 from sak.distillation import losses as distill
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
-from sak.engine import objectives
-from sak.engine.optim import adamw
+from sak.training import objectives
+from sak.training.schedule import adamw
 from teachers.cache import DTYPES, allocate
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -29,8 +29,8 @@ from benchmarks.paper import settings as paper_settings
 from benchmarks.teachers import resident
 from benchmarks.timing import Ratio, alternate, table
 from sak.bundles.build import build_committee, build_tasks
-from sak.engine import objectives
-from sak.engine.optim import adamw
+from sak.training import objectives
+from sak.training.schedule import adamw
 from teachers import Committee
 
 SIZES = {"distill": 384, "multitask": SIZE}

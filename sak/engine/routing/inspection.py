@@ -28,7 +28,6 @@ from sak.engine.routing.statistics import (
     router_statistics,
     warnings,
 )
-from sak.engine.routing.tags import TRAINING, VALIDATION
 from sak.engine.routing.tokens import TokenRecord
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
@@ -38,6 +37,7 @@ from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import Target
 from sak.files import replacing, write_json
 from sak.tasks import Task
+from sak.training.router_tags import TRAINING, VALIDATION
 
 OVERLAYS = 4  # images on which weights per token are shown
 

@@ -24,16 +24,16 @@ from sak.bundles.change import changed_student, describe, trained_student
 from sak.config.schema import change, left_out, taught_by
 from sak.data.faulty_images import build_skips
 from sak.data.loading import TrainingBatches, watching_workers
-from sak.engine import checkpoint, results
-from sak.engine.best import check_metric
-from sak.engine.checkpoint import STAGES, Progress
-from sak.engine.run_directory import RunDirectory
-from sak.engine.stage import StageTraining, set_image_size
-from sak.engine.teaching import Teaching
-from sak.engine.tracking import Tracker
-from sak.engine.validation import Validation
 from sak.errors import UserError
 from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
+from sak.training import checkpoint, results
+from sak.training.best import check_metric
+from sak.training.checkpoint import STAGES, Progress
+from sak.training.run_directory import RunDirectory
+from sak.training.stage import StageTraining, set_image_size
+from sak.training.teacher_targets import Teaching
+from sak.training.tracking import Tracker
+from sak.training.validation import Validation
 
 
 def train(config: DictConfig) -> RunDirectory:

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from sak import cli, config
-from sak.engine.checkpoint import newest
+from sak.training.checkpoint import newest
 
 ROOT = Path(__file__).parents[2]
 

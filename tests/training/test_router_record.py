@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from sak.engine.routing.record import RoutingRecord
 from sak.student import StudentOutput
+from sak.training.router_record import RoutingRecord
 
 
 class Student:

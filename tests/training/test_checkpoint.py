@@ -6,9 +6,9 @@ import resource
 import pytest
 import torch
 
-from sak.engine import checkpoint
-from sak.engine.checkpoint import Progress
 from sak.errors import UserError
+from sak.training import checkpoint
+from sak.training.checkpoint import Progress
 
 
 def state(value=0.0, size=50_000):

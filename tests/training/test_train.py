@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.data.loading import TrainingBatches
-from sak.engine import checkpoint, objectives, train
-from sak.engine.stage import StageTraining
+from sak.training import checkpoint, objectives, train
+from sak.training.stage import StageTraining
 
 
 class Killed(Exception):

@@ -1,5 +1,5 @@
-from sak.engine import waiting
-from sak.engine.waiting import Waiting
+from sak.training import waiting
+from sak.training.waiting import Waiting
 
 
 class Clock:

@@ -6,12 +6,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from sak.engine.checkpoint import STAGES, Progress
-from sak.engine.routing.tags import VALIDATION, weight_tag
-from sak.engine.run_directory import RunDirectory
 from sak.evaluation.evaluate import Evaluation
 from sak.evaluation.figures import pixels, routing_heat_map
 from sak.files import replacing
+from sak.training.checkpoint import STAGES, Progress
+from sak.training.router_tags import VALIDATION, weight_tag
+from sak.training.run_directory import RunDirectory
 
 
 class Tracker:

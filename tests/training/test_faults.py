@@ -16,9 +16,9 @@ from sak import cli, config
 from sak.data.faulty_images import Skips
 from sak.data.loading import TrainingBatches, load
 from sak.data.reading import DamagedFile
-from sak.engine import checkpoint, train
-from sak.engine.run_directory import RunDirectory
 from sak.errors import UserError
+from sak.training import checkpoint, train
+from sak.training.run_directory import RunDirectory
 
 
 class Numbers(Dataset):

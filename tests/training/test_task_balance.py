@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from sak.engine.task_balance import GradNorm, Uncertainty
+from sak.training.task_balance import GradNorm, Uncertainty
 
 TASKS = ["semseg", "normals", "edge"]
 

@@ -18,23 +18,23 @@ from tqdm import tqdm
 from sak.bundles.change import learning_and_resting
 from sak.config.schema import image_size
 from sak.data.loading import TrainingBatches
-from sak.engine import checkpoint, objectives, sharding
-from sak.engine.checkpoint import STAGES, Progress
-from sak.engine.compiling import compiled
-from sak.engine.interrupt import StopRequest
-from sak.engine.learner import Learner
-from sak.engine.loss_record import LossRecord
-from sak.engine.optim import learning_rate
-from sak.engine.routing.record import RoutingRecord
-from sak.engine.routing.tags import TRAINING
-from sak.engine.task_balance import build_task_balance
-from sak.engine.teaching import Teaching
-from sak.engine.tracking import Tracker
-from sak.engine.validation import Validation
-from sak.engine.waiting import Waiting
 from sak.evaluation.distributed import Agreement, RunningStatistics
 from sak.evaluation.evaluate import to_device
+from sak.interrupt import StopRequest
 from sak.student import Student
+from sak.training import checkpoint, objectives, sharding
+from sak.training.checkpoint import STAGES, Progress
+from sak.training.compiling import compiled
+from sak.training.loss_record import LossRecord
+from sak.training.optimizer import Learner
+from sak.training.router_record import RoutingRecord
+from sak.training.router_tags import TRAINING
+from sak.training.schedule import learning_rate
+from sak.training.task_balance import build_task_balance
+from sak.training.teacher_targets import Teaching
+from sak.training.tracking import Tracker
+from sak.training.validation import Validation
+from sak.training.waiting import Waiting
 
 
 @dataclass

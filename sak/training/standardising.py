@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from sak.data.loading import TrainingBatches
 from sak.distillation.standardisation import Standardiser
-from sak.engine import checkpoint
-from sak.engine.objectives import Features
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device
+from sak.training import checkpoint
+from sak.training.objectives import Features
 from teachers import Committee
 
 

@@ -5,15 +5,15 @@ from omegaconf import DictConfig
 
 from sak import data
 from sak.data.faulty_images import build_skips
-from sak.engine import sharding
-from sak.engine.best import keep_best
-from sak.engine.checkpoint import Progress
-from sak.engine.run_directory import RunDirectory
-from sak.engine.tracking import Tracker
 from sak.evaluation.evaluate import Evaluation, Metrics, constant_predictions, evaluate
 from sak.evaluation.panel import Panel
 from sak.student import Student
 from sak.tasks import Task
+from sak.training import sharding
+from sak.training.best import keep_best
+from sak.training.checkpoint import Progress
+from sak.training.run_directory import RunDirectory
+from sak.training.tracking import Tracker
 
 
 class Validation:

@@ -12,14 +12,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import Student, config
-from sak.engine import checkpoint, tracking, train
-from sak.engine.best import best, keep_best
-from sak.engine.run_directory import RunDirectory, lock
-from sak.engine.stage import StageTraining
-from sak.engine.validation import Validation
 from sak.errors import UserError
 from sak.evaluation.panel import Panel
 from sak.tasks import build as build_task
+from sak.training import checkpoint, tracking, train
+from sak.training.best import best, keep_best
+from sak.training.run_directory import RunDirectory, lock
+from sak.training.stage import StageTraining
+from sak.training.validation import Validation
 
 STRESS = Path(__file__).parent / "stress_resume.py"
 STEP, EVALUATION = (StageTraining, "_step"), (Validation, "evaluate")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from sak import tasks
-from sak.engine import objectives
 from sak.student import Student
+from sak.training import objectives
 from teachers import Committee
 
 REFERENCE = Path(__file__).parents[1] / "reference"

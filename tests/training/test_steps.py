@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sak import config
 from sak.bundles.build import build_student, build_tasks
-from sak.engine import checkpoint, train
-from sak.engine.compiling import compiled
-from sak.engine.optim import adamw
-from sak.engine.stage import StageTraining
+from sak.training import checkpoint, train
+from sak.training.compiling import compiled
+from sak.training.schedule import adamw
+from sak.training.stage import StageTraining
 
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from sak.config.schema import OptimConfig
-from sak.engine.optim import adamw, learning_rate
+from sak.training.schedule import adamw, learning_rate
 
 
 def test_cosine_with_warm_up():

@@ -1,6 +1,6 @@
 """Kill a training at random moments, start it again each time, and compare its end with that of one never killed.
 
-    python tests/engine/stress_resume.py --kills 50
+    python tests/training/stress_resume.py --kills 50
 
 Both stages, with augmentation, accumulated micro-batches, worker processes, a cache of features in the first stage,
 evaluations and the best student. A third of the kills (SIGKILL) wait until a checkpoint is being written; every other
@@ -30,7 +30,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equal to the bit is promised on CPUs
 import torch
 
 from sak import config
-from sak.engine.train import train
+from sak.training.train import train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import ARCHIVE, TINY

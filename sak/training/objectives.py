@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from sak.distillation import losses as distill
 from sak.distillation.standardisation import Standardiser
-from sak.engine.task_balance import TaskBalance
 from sak.student import Student, StudentOutput
 from sak.student.adapter import AdapterPath
 from sak.student.router import importance_cv2
 from sak.tasks import Task
+from sak.training.task_balance import TaskBalance
 
 Objective = Callable[[nn.Module, Mapping], tuple[Tensor, dict[str, Tensor]]]
 Features = Callable[[Mapping], Mapping[str, Sequence[Tensor]]]  # of a batch: {teacher: [per level (B, D, h, w)]}

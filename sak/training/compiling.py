@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
-from sak.engine.objectives import Objective
+from sak.training.objectives import Objective
 
 
 def compiled(

@@ -4,10 +4,10 @@ import torch
 from accelerate import Accelerator
 
 from sak.config.schema import OptimConfig
-from sak.engine import sharding
-from sak.engine.optim import adamw
 from sak.student import Student
 from sak.student.growth import keep_entrances_positive
+from sak.training import sharding
+from sak.training.schedule import adamw
 
 
 class Learner:

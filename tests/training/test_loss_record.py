@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sak.engine.loss_record import LossRecord
+from sak.training.loss_record import LossRecord
 
 
 def terms(value):

@@ -8,13 +8,13 @@ from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe
 from sak.config.schema import change, left_out
 from sak.data.faulty_images import Skips
-from sak.engine.best import best
-from sak.engine.run_directory import RunDirectory
 from sak.evaluation import tables as report
 from sak.evaluation.evaluate import Metrics
 from sak.files import write_json, write_text
 from sak.student import Student
 from sak.tasks import Task
+from sak.training.best import best
+from sak.training.run_directory import RunDirectory
 
 
 def write_evaluated(

@@ -8,12 +8,12 @@ from torch.utils._pytree import tree_leaves
 
 from sak import Student, config
 from sak.bundles.build import build_student, build_tasks
-from sak.engine import checkpoint, tracking
-from sak.engine.run_directory import RunDirectory
-from sak.engine.stage import StageTraining
-from sak.engine.train import train
 from sak.errors import UserError
 from sak.evaluation.panel import Panel
+from sak.training import checkpoint, tracking
+from sak.training.run_directory import RunDirectory
+from sak.training.stage import StageTraining
+from sak.training.train import train
 
 FIRST = [
     "student.router=token",

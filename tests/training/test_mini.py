@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sak import Student, config
-from sak.engine.train import train
+from sak.training.train import train
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from sak.data.loading import TrainingBatches
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.distillation.standardisation import Standardiser
-from sak.engine import objectives
-from sak.engine.standardising import build_standardiser
+from sak.training import objectives
+from sak.training.standardising import build_standardiser
 from teachers import Committee
 from teachers.cache import allocate
 

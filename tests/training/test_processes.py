@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
-from sak.engine import checkpoint, objectives
-from sak.engine.run_directory import RunDirectory
-from sak.engine.train import train
+from sak.training import checkpoint, objectives
+from sak.training.run_directory import RunDirectory
+from sak.training.train import train
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -53,8 +53,8 @@ import sys
 import warnings
 from accelerate import Accelerator
 from sak import config
-from sak.engine.stage import StageTraining
-from sak.engine.train import train
+from sak.training.stage import StageTraining
+from sak.training.train import train
 from sak.processes import share_warnings
 
 if __name__ == "__main__":
@@ -249,7 +249,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder):
     assert re.search(r"exitcode *: -9", err), err  # torchrun names who was killed
     # The other one says so too, unless torchrun's SIGTERM is faster than its line; a traceback it has not.
     assert err.count("error: another process of this job has ended or does not answer") <= 1, err
-    assert "sak/engine/train.py" not in err, err
+    assert "sak/training/train.py" not in err, err
     assert not (run / "metrics.json").exists()
 
     # It goes on, and meets an image that cannot be read: one of the two processes does.

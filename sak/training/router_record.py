@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from sak.engine.routing.tags import weight_tag
 from sak.student import Student, StudentOutput
+from sak.training.router_tags import weight_tag
 
 
 class RoutingRecord:
