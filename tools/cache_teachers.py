@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> None:
     part = _part(options.part) if options.part else None
     experiment = config.load(options.config, options.overrides)
 
-    from sak.engine.fill_cache import fill  # after the config's own mistakes: it loads torch and the model libraries
+    from sak.preflight.fill_cache import fill  # after the config's own mistakes: it loads torch and the model libraries
 
     print(fill(experiment, part, options.verify))
 

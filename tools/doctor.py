@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
-    from sak.data.inspection import report
-    from sak.engine.doctor import describe, diagnose  # after the config's own mistakes: it loads the model libraries
+    from sak.preflight.doctor import describe, diagnose  # after the config's own mistakes: it loads the model libraries
+    from sak.preflight.survey import report
 
     workers = min(experiment.data.workers, os.cpu_count() or 1) if options.workers is None else options.workers
     inspection, plan = diagnose(experiment, options.quick, workers)

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sak import data
 from sak.bundles.build import build_labelled, build_tasks, build_training_set
 from sak.config.schema import left_out
-from sak.engine.plan import build_without_weights, count
+from sak.preflight.plan import build_without_weights, count
 from sak.training.checkpoint import STAGES
 from sak.training.run_directory import RunDirectory
 

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from sak.engine.plan import step_memory
+from sak.preflight.plan import step_memory
 from sak.student import Student
 
 SHAPE = {

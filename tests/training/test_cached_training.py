@@ -13,8 +13,8 @@ from sak import config
 from sak.bundles.build import build_committee, build_labelled, build_training_set
 from sak.data.loading import TrainingBatches
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
-from sak.engine.fill_cache import fill
 from sak.errors import UserError
+from sak.preflight.fill_cache import fill
 from sak.training import checkpoint, train
 from sak.training.stage import StageTraining
 from teachers import Committee, Teacher

@@ -1,6 +1,6 @@
 """How the cost of a student's forward and backward pass grows with teachers, tasks and image size.
 
-Operations and memory are counted on tensors without data, as `sak.engine.plan` does; times are measured.
+Operations and memory are counted on tensors without data, as `sak.preflight.plan` does; times are measured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, in_turn, students
 from benchmarks.student import learn, loss, maps
 from benchmarks.timing import table
-from sak.engine.plan import step_memory
+from sak.preflight.plan import step_memory
 from sak.student.upsampled_conv import _upsample_and_shift
 
 ROUNDS = 1

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.paper import RATIO_HEADER, SIZE, apart, batch, in_turn, ratio_row, students
 from benchmarks.teachers import peak_beyond, resident
 from benchmarks.timing import table
-from sak.engine.plan import step_memory
+from sak.preflight.plan import step_memory
 
 ROUNDS = 2
 KINDS = {  # of operators, by parts of their names; the first that fits

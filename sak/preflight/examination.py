@@ -1,6 +1,6 @@
 """One labelled image, read and measured file by file: what its files say, and what is wrong with them.
 
-Whatever can be seen in one image is decided here; `sak.data.inspection` adds up the images of an archive.
+Whatever can be seen in one image is decided here; `sak.preflight.survey` adds up the images of an archive.
 Legend: H, W image.
 """
 
@@ -27,7 +27,7 @@ CONTEXT_CLASSES = 459  # of PASCAL-Context's LabelMap
 class Problem(NamedTuple):
     """
     Attributes:
-        kind: a key of `sak.data.inspection.REMEDIES`.
+        kind: a key of `sak.preflight.survey.REMEDIES`.
         subject: the task or split that it is about.
         detail: what and where, a part of a sentence.
     """

@@ -10,8 +10,8 @@ from PIL import Image
 
 from sak.config.schema import DataConfig, RendererConfig
 from sak.data import mini
-from sak.data.inspection import REMEDIES, inspect, ranges, report
 from sak.data.pascal_context import PascalContext
+from sak.preflight.survey import REMEDIES, inspect, ranges, report
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/pascal_format/PASCALContext"
 TASKS = ["semseg", "human_parts", "saliency", "normals", "edge"]

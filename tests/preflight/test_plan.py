@@ -5,7 +5,7 @@ import torch
 
 from sak import config
 from sak.bundles.build import build_tasks
-from sak.engine.plan import LiveMemory, build_without_weights, empty_batch, plan, step_memory
+from sak.preflight.plan import LiveMemory, build_without_weights, empty_batch, plan, step_memory
 from sak.training import checkpoint, objectives
 from sak.training.schedule import adamw
 

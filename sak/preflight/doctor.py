@@ -11,11 +11,11 @@ from omegaconf import DictConfig, OmegaConf
 
 import teachers
 from sak.config.schema import left_out
-from sak.data.examination import Problem
 from sak.data.images import find_images
-from sak.data.inspection import Inspection, inspect
-from sak.engine.plan import Plan, StagePlan, plan
 from sak.errors import UserError
+from sak.preflight.examination import Problem
+from sak.preflight.plan import Plan, StagePlan, plan
+from sak.preflight.survey import Inspection, inspect
 from teachers.base import RANDOM
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from sak.config.schema import DataConfig
 from sak.data import DATASETS, benchmark
 from sak.data.archive import Archive
-from sak.data.examination import Findings, Problem, examine
 from sak.errors import UserError
+from sak.preflight.examination import Findings, Problem, examine
 
 SPLITS = ("train", "val")
 METRES = (0.3, 20.0)  # between these lies the median depth of any set of rooms
