@@ -63,8 +63,8 @@ def _ablate(options) -> None:
 
     committee = list(config.load(options.config, options.overrides).teachers)
 
-    from sak.engine.ablation import CONFIG, Ablation, all_variants, parse_subsets
-    from sak.engine.ablation_report import KINDS, MASKED, RETRAINED
+    from sak.research.ablation.report import KINDS, MASKED, RETRAINED
+    from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
 
     kinds = options.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
@@ -96,8 +96,10 @@ def _ablate(options) -> None:
         raise UserError(f"--seeds is {options.seeds!r}, but must be numbers, as in 0,1,2") from None
     ablation = Ablation(options.config, options.overrides, chosen, seeds, options.baseline, options.output)
 
-    from sak.engine.ablate import AblationRunner  # after the command line's own mistakes: it loads the model libraries
-    from sak.engine.ablation_jobs import default_count
+    from sak.research.ablation.ablate import (
+        AblationRunner,  # after the command line's own mistakes: it loads the model libraries
+    )
+    from sak.research.ablation.jobs import default_count
 
     tools = Path(__file__).parent
     train, fill = ([sys.executable, str(tools / name)] for name in ("train.py", "cache_teachers.py"))
@@ -126,7 +128,7 @@ def _select(options) -> None:
 
 
 def _selection(options, students: list[str], output: Path, ablation: Path | None, measured: Path | None = None) -> None:
-    from sak.engine.teacher_selection import select
+    from sak.research.selection.select import select
 
     select(
         students,

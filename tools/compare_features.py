@@ -20,7 +20,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_intermixed_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
-    from sak.engine.similarity import compare  # after the config's own mistakes: it loads torch and the model libraries
+    from sak.research.similarity.features import (
+        compare,  # after the config's own mistakes: it loads torch and the model libraries
+    )
 
     print(f"Finished: {compare(experiment, options.student, options.images)}")
 

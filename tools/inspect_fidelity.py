@@ -26,8 +26,8 @@ def main(arguments: list[str]) -> None:
     if options.limit is not None and options.limit < 1:
         parser.error("--limit must be at least 1")
 
-    from sak.engine.fidelity import compare_paths  # after the command line's own mistakes: it loads torch
     from sak.evaluation.subject import default_output
+    from sak.research.similarity.fidelity import compare_paths  # after the command line's own mistakes: it loads torch
 
     output = options.output or default_output(options.target, "fidelity")
     compare_paths(options.target, output, options.config, options.overrides, options.limit)

@@ -36,8 +36,8 @@ def main(arguments: list[str]) -> None:
     if options.workers is not None and options.workers < 0:
         parser.error("--workers must be at least 0")
 
-    from sak.engine.routing.inspection import inspect  # after the command line's own mistakes: it loads torch
     from sak.evaluation.subject import default_output, open_target
+    from sak.research.routing.inspection import inspect  # after the command line's own mistakes: it loads torch
 
     target = open_target(options.target, options.dataset, options.data, labelled=not options.images)
     if options.batch_size is not None:

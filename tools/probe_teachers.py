@@ -16,7 +16,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
-    from sak.engine.probe import Probe  # after the config's own mistakes: it loads torch and the model libraries
+    from sak.research.probing.probe import (
+        Probe,  # after the config's own mistakes: it loads torch and the model libraries
+    )
 
     print(f"Finished: {Probe(experiment).finish()}")
 

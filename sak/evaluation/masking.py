@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sak.engine.probe_models import digest
 from sak.errors import UserError
 from sak.evaluation.evaluate import Metrics, evaluate
 from sak.evaluation.subject import Target
 from sak.files import write_json
+from sak.research.frozen_models import digest
 from sak.student import Student, StudentOutput
 from sak.tasks import Task
 

@@ -13,12 +13,12 @@ from sak import Student, config
 from sak.bundles import path_files as paths
 from sak.bundles.build import build_committee, build_tasks
 from sak.bundles.change import changed_student, trained_student
-from sak.engine.distilled import as_distilled
-from sak.engine.fidelity import compare_paths
 from sak.errors import UserError
 from sak.evaluation.distributed import RunningStatistics
 from sak.evaluation.panel import Panel
 from sak.preflight.plan import plan
+from sak.research.similarity.aligners import as_distilled
+from sak.research.similarity.fidelity import compare_paths
 from sak.student.growth import EnteringGate
 from sak.training import checkpoint, objectives, tracking
 from sak.training.train import train

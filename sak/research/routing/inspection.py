@@ -18,17 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sak import data, tasks
 from sak.data import loading
-from sak.engine.routing import figures
-from sak.engine.routing.findings import Inspection, as_json, console
-from sak.engine.routing.history import History, read_history
-from sak.engine.routing.images import GivenImages, main_classes
-from sak.engine.routing.statistics import (
-    class_information,
-    information_by_chance,
-    router_statistics,
-    warnings,
-)
-from sak.engine.routing.tokens import TokenRecord
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import Metrics, evaluate
@@ -36,6 +25,17 @@ from sak.evaluation.figures import pixels
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import Target
 from sak.files import replacing, write_json
+from sak.research.routing import figures
+from sak.research.routing.findings import Inspection, as_json, console
+from sak.research.routing.history import History, read_history
+from sak.research.routing.images import GivenImages, main_classes
+from sak.research.routing.statistics import (
+    class_information,
+    information_by_chance,
+    router_statistics,
+    warnings,
+)
+from sak.research.routing.tokens import TokenRecord
 from sak.tasks import Task
 from sak.training.router_tags import TRAINING, VALIDATION
 

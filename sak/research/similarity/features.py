@@ -18,12 +18,12 @@ from sak import data
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.data import loading
 from sak.data.transforms import margins
-from sak.engine.probe import SPLITS
-from sak.engine.probe_models import build_models, models_to_probe
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.files import replacing, write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
+from sak.research.frozen_models import build_models, models_to_probe
+from sak.research.probing.probe import SPLITS
 from sak.student import Student
 
 TITLES = {

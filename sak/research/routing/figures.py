@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sak.engine.routing.history import History
-from sak.engine.routing.statistics import RouterStatistics
 from sak.evaluation.figures import cells
+from sak.research.routing.history import History
+from sak.research.routing.statistics import RouterStatistics
 
 CELL = 1.25  # inches
 Routers = Mapping[str, Mapping[int, RouterStatistics]]  # {task: {block: its router's}}

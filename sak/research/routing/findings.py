@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sak.engine.routing.history import History
-from sak.engine.routing.statistics import RouterStatistics
 from sak.evaluation import tables as report
 from sak.evaluation.evaluate import Metrics
 from sak.evaluation.subject import Target
 from sak.metrics.delta_m import HEADLINE
+from sak.research.routing.history import History
+from sak.research.routing.statistics import RouterStatistics
 from sak.tasks import Task
 
 LEANING = 8  # images of the contact sheet for each source

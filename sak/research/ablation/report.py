@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from sak.engine.probe_report import table
 from sak.evaluation.evaluate import Metrics
 from sak.metrics.delta_m import HEADLINE, delta_m
+from sak.research.probing.report import table
 from sak.tasks import HIGHER, Task
 
 RETRAINED, MASKED = "retrained", "masked"

@@ -10,9 +10,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sak import data, tasks
-from sak.engine.ablation import subset_name
-from sak.engine.ablation_report import RETRAINED
-from sak.engine.coalitions import (
+from sak.errors import UserError
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import Metrics
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
+from sak.files import replacing, write_json, write_text
+from sak.research.ablation.report import RETRAINED
+from sak.research.ablation.variants import subset_name
+from sak.research.probing.report import table
+from sak.research.selection.game import (
     DELTA_M,
     MaskedGame,
     some_images,
@@ -20,8 +27,7 @@ from sak.engine.coalitions import (
     teachers_of,
     worth,
 )
-from sak.engine.probe_report import table
-from sak.engine.selection import (
+from sak.research.selection.shapley import (
     CONFIDENCE,
     Coalition,
     Shapley,
@@ -31,12 +37,6 @@ from sak.engine.selection import (
     rank_correlation,
     shapley,
 )
-from sak.errors import UserError
-from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import Metrics
-from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
-from sak.files import replacing, write_json, write_text
 from sak.tasks import Task
 
 

@@ -23,9 +23,13 @@ from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
 from sak.distillation.cached_features import stage_is_cached
-from sak.engine import ablation_report
-from sak.engine.ablation import CONFIG, TEACHERS, Ablation, Run, subset_name
-from sak.engine.ablation_cost import (
+from sak.errors import UserError
+from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.masking import MaskedStudents
+from sak.evaluation.subject import open_target
+from sak.files import replacing, write_json, write_text
+from sak.research.ablation import report as ablation_report
+from sak.research.ablation.cost import (
     TRIAL_STEPS,
     Timing,
     duration,
@@ -36,14 +40,10 @@ from sak.engine.ablation_cost import (
     timing,
     trial_of,
 )
-from sak.engine.ablation_jobs import Job, environments, run_jobs
-from sak.engine.ablation_report import MASKED, RETRAINED, Row, Table
-from sak.engine.coalitions import teachers_of
-from sak.errors import UserError
-from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
-from sak.files import replacing, write_json, write_text
+from sak.research.ablation.jobs import Job, environments, run_jobs
+from sak.research.ablation.report import MASKED, RETRAINED, Row, Table
+from sak.research.ablation.variants import CONFIG, TEACHERS, Ablation, Run, subset_name
+from sak.research.selection.game import teachers_of
 from sak.training.checkpoint import STAGES
 from sak.training.run_directory import RunDirectory, lock
 

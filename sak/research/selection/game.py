@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from torch.utils.data import Dataset, Subset
 
 from sak.data import loading
-from sak.engine.selection import Coalition
 from sak.errors import UserError
 from sak.evaluation.evaluate import Metrics
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import Target
 from sak.metrics.delta_m import delta_m
+from sak.research.selection.shapley import Coalition
 from sak.tasks import HIGHER, Task
 
 DELTA_M = "delta_m"

@@ -19,13 +19,13 @@ from sak import config as configuration
 from sak import data
 from sak.data import loading
 from sak.distillation.losses import match_grids
-from sak.engine.distilled import as_distilled
-from sak.engine.similarity import tokens_inside
 from sak.errors import UserError
 from sak.evaluation import tables as report
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.figures import CELL, cells
 from sak.files import replacing, write_json
+from sak.research.similarity.aligners import as_distilled
+from sak.research.similarity.features import tokens_inside
 from sak.student import Student
 
 SHOWN = 4  # images of the PCA panels

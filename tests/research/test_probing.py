@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from sak import cli, config
-from sak.engine import probe_report
-from sak.engine.probe import Probe
-from sak.engine.probe_features import Features
-from sak.engine.probe_head import ProbeHead
-from sak.engine.probe_models import digest, models_to_probe
+from sak.research.frozen_models import digest, models_to_probe
+from sak.research.probing import report as probe_report
+from sak.research.probing.features import Features
+from sak.research.probing.head import ProbeHead
+from sak.research.probing.probe import Probe
 
 ROOT = Path(__file__).parents[2]
 PROBE = """

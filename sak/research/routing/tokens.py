@@ -5,7 +5,7 @@ Legend: B images, S sources, h, w token grid.
 
 from torch import Tensor, nn
 
-from sak.engine.routing.statistics import entropy
+from sak.research.routing.statistics import entropy
 from sak.student import StudentOutput
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 from sak import config, data
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
 from sak.bundles.bundle import load_bundle
-from sak.engine.distilled import as_distilled, learned_standardiser, with_aligners
-from sak.engine.fidelity import Cosines, colours, principal_axes
-from sak.engine.similarity import tokens_inside
 from sak.errors import UserError
+from sak.research.similarity.aligners import as_distilled, learned_standardiser, with_aligners
+from sak.research.similarity.features import tokens_inside
+from sak.research.similarity.fidelity import Cosines, colours, principal_axes
 from sak.training import checkpoint
 from sak.training.train import train
 

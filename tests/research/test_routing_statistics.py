@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
-from sak.engine.routing.findings import headline_change
-from sak.engine.routing.images import main_classes
-from sak.engine.routing.statistics import (
+from sak.research.routing.findings import headline_change
+from sak.research.routing.images import main_classes
+from sak.research.routing.statistics import (
     class_information,
     entropy,
     information_by_chance,
     router_statistics,
     warnings,
 )
-from sak.engine.routing.tokens import TokenRecord
+from sak.research.routing.tokens import TokenRecord
 from sak.student import StudentOutput
 
 SOURCES = ("stem", "dinov2", "clip", "sam")

@@ -18,17 +18,18 @@ from accelerate import Accelerator
 
 from sak import cli, config, data
 from sak.bundles.build import build_tasks
-from sak.engine import ablation_jobs, ablation_report
-from sak.engine.ablation import CONFIG, Ablation, all_variants, parse_subsets
-from sak.engine.ablation_cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
-from sak.engine.ablation_jobs import Job, last_line, run_jobs
-from sak.engine.ablation_report import Row, Table
-from sak.engine.coalitions import MaskedGame
 from sak.errors import UserError
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_target
 from sak.metrics.delta_m import delta_m
+from sak.research.ablation import jobs as ablation_jobs
+from sak.research.ablation import report as ablation_report
+from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
+from sak.research.ablation.jobs import Job, last_line, run_jobs
+from sak.research.ablation.report import Row, Table
+from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
+from sak.research.selection.game import MaskedGame
 from sak.training import tracking
 
 SHORT = [f"stages.{stage}.steps=1" for stage in ("distill", "multitask")]

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from sak.engine.selection import (
+from sak.errors import UserError
+from sak.research.selection.shapley import (
     EXACT_UP_TO,
     all_coalitions,
     exact_shapley,
@@ -15,7 +16,6 @@ from sak.engine.selection import (
     sampled_shapley,
     shapley,
 )
-from sak.errors import UserError
 
 NAMES = ["a", "b", "c", "d", "e", "f", "g"]
 

@@ -1,6 +1,6 @@
 """Which teachers are worth having: greedy forward selection and Shapley values, of any game on them.
 
-A game gives a value to each coalition, a set of teachers; what it is here, `sak.engine.coalitions` measures on masked
+A game gives a value to each coalition, a set of teachers; what it is here, `sak.research.selection.game` measures on masked
 students. N teachers, v the value.
 """
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sak import cli, config
-from sak.engine.similarity import Sources, _samples, compare
+from sak.research.similarity.features import Sources, _samples, compare
 from sak.student import Student
 
 ROOT = Path(__file__).parents[2]

@@ -23,14 +23,14 @@ from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
 from sak.data import loading
-from sak.engine import probe_report
-from sak.engine.probe_features import Features, Probed
-from sak.engine.probe_head import ProbeHead
-from sak.engine.probe_models import build_models, digest, models_to_probe
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import Metrics, constant_predictions, to_device
 from sak.files import replacing, write_json, write_text
+from sak.research.frozen_models import build_models, digest, models_to_probe
+from sak.research.probing import report as probe_report
+from sak.research.probing.features import Features, Probed
+from sak.research.probing.head import ProbeHead
 from sak.tasks import Task
 from sak.training.run_directory import lock
 from sak.training.schedule import adamw, learning_rate
