@@ -31,15 +31,15 @@ def main(arguments: list[str]) -> None:
     swapping.add_argument("output", metavar="BUNDLE")
     options = parser.parse_args(arguments)
 
-    from sak.bundles import path_files as paths  # after the command line's mistakes: it loads torch
+    from sak.bundles import path_files  # after the command line's mistakes: it loads torch
 
     if options.command == "list":
-        print(paths.console(paths.list_paths(options.place)))
+        print(path_files.console(path_files.list_paths(options.place)))
     elif options.command == "save":
-        record = paths.save_path(options.place, options.teacher, options.file)
+        record = path_files.save_path(options.place, options.teacher, options.file)
         print(f"{options.file}: the path of {record.teacher}, grown on the stem {record.fingerprint[:12]}")
     else:
-        student = paths.swap_path(options.place, options.file, options.output)
+        student = path_files.swap_path(options.place, options.file, options.output)
         print(f"{options.output}: sources {', '.join(student.sources)}")
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sak import data, tasks
 from sak.errors import UserError
-from sak.evaluation import tables as report
+from sak.evaluation import tables
 from sak.evaluation.baselines import Baseline
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import Metrics, evaluate
@@ -75,10 +75,10 @@ def judge(
         )
         table = _table(chosen, metrics, baseline)
         notes = _notes(chosen, metrics, baseline, boundaries)
-        text = [f"# Results of {target.name}", "", what + ".", "", *report.piped(table), "", *notes]
+        text = [f"# Results of {target.name}", "", what + ".", "", *tables.piped(table), "", *notes]
         write_text(output / "results.md", "\n".join(text) + "\n")
         write_json(output / "metrics.json", metrics)
-        print("\n".join([what, "", report.aligned(table), "", *notes, f"written to {output}"]))
+        print("\n".join([what, "", tables.aligned(table), "", *notes, f"written to {output}"]))
     accelerator.end_training()
     return metrics
 
@@ -94,10 +94,10 @@ def _open_output(output: Path, overwrite: bool) -> None:
         raise UserError(f"{output} is not writable: choose another --output")
 
 
-def _table(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None) -> report.Table:
+def _table(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None) -> tables.Table:
     if baseline is None:
-        return report.table(chosen, {"student": metrics})
-    return report.table(chosen, {"student": metrics, "baseline": baseline.metrics}, gains(metrics, baseline.metrics))
+        return tables.table(chosen, {"student": metrics})
+    return tables.table(chosen, {"student": metrics, "baseline": baseline.metrics}, gains(metrics, baseline.metrics))
 
 
 def _notes(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None, boundaries: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""What one asks of trained students and frozen teachers; one folder a question."""

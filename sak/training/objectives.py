@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sak.distillation import losses as distill
+from sak.distillation import losses
 from sak.distillation.standardisation import Standardiser
 from sak.student import Student, StudentOutput
 from sak.student.adapter import AdapterPath
@@ -35,18 +35,18 @@ def distilled(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The distillation loss and its terms, those of dropped teachers too."""
     if not dropping:
-        terms = distill.distillation_terms(paths, features, loss)
-        return distill.total(terms), {f"distill/{name}": term for name, term in terms.items()}
-    of_images = distill.distillation_terms(paths, features, loss, per_image=True)
+        terms = losses.distillation_terms(paths, features, loss)
+        return losses.total(terms), {f"distill/{name}": term for name, term in terms.items()}
+    of_images = losses.distillation_terms(paths, features, loss, per_image=True)
     terms = {f"distill/{name}": term.detach().mean() for name, term in of_images.items()}
-    return distill.total_with_dropping(of_images, dropping), terms
+    return losses.total_with_dropping(of_images, dropping), terms
 
 
 def distillation(features: Features, loss: str, dropping: float = 0.0) -> Objective:
     """Stage 1: the paths learn the teachers' features (SAK, arXiv 2410.14633).
 
     Args:
-        dropping: probability of ``distill.total_with_dropping``.
+        dropping: probability of ``losses.total_with_dropping``.
     """
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
@@ -70,7 +70,7 @@ def multitask(
 
     Args:
         features: None where nothing is distilled.
-        dropping: probability of ``distill.total_with_dropping``.
+        dropping: probability of ``losses.total_with_dropping``.
         balance: weight of the routers' balance terms, ``router.importance_cv2``, summed over tasks and levels.
         task_balance: weighs the task losses, which it learns from; the terms are those without its weights.
         watch: is handed every output of the student.
@@ -85,7 +85,7 @@ def multitask(
             for name, task in tasks.items()
         }
         if task_balance is None:
-            loss_sum = distill.total(terms)
+            loss_sum = losses.total(terms)
         else:
             loss_sum, weights = task_balance({name: terms[f"task/{name}"] for name in tasks})
             terms |= weights

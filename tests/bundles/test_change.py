@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from sak import Student, config
-from sak.bundles import path_files as paths
+from sak.bundles import path_files
 from sak.bundles.build import build_committee, build_tasks
 from sak.bundles.change import changed_student, trained_student
 from sak.errors import UserError
@@ -228,7 +228,7 @@ def test_an_interrupted_change_ends_as_one_that_is_not(add, added, train_until_k
 
 
 def test_a_path_file_is_where_a_new_path_starts(add, added, place):
-    paths.save_path(added.path, "vit", place / "vit.safetensors")
+    path_files.save_path(added.path, "vit", place / "vit.safetensors")
     settings = add(f"student.path={place / 'vit.safetensors'}")
     student = changed_student(settings, trained_student(settings), build_tasks(settings), {"vit": [16] * 4})
     own = {key: value for key, value in student.state_dict().items() if key.startswith("paths.vit.")}

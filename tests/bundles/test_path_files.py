@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from sak import Student
-from sak.bundles import path_files as paths
+from sak.bundles import path_files
 from sak.bundles.bundle import load_bundle, save_bundle
 from sak.errors import UserError
 
@@ -55,26 +55,26 @@ def same(one, other):
 
 def test_a_file_holds_one_path_and_what_it_is_of(bundles, tmp_path):
     first, second, _ = bundles
-    record = paths.save_path(first, "a", tmp_path / "a.safetensors")
-    read, content = paths.read_path(tmp_path / "a.safetensors")
+    record = path_files.save_path(first, "a", tmp_path / "a.safetensors")
+    read, content = path_files.read_path(tmp_path / "a.safetensors")
     own = {k.removeprefix("paths.a."): v for k, v in tensors(first).items() if k.startswith("paths.a.")}
     assert same(content, own)
     assert any("aligners" in key for key in content)
     assert read == record
     assert (read.teacher, read.dims, read.aligner, read.levels) == ("a", [24, 24], None, [0, 1])
     assert (read.width, read.depth, read.ratio, read.stem) == (32, 2, 4, "vit_tiny_patch16_384")
-    without = paths.save_path(second, "a", tmp_path / "without.safetensors")
+    without = path_files.save_path(second, "a", tmp_path / "without.safetensors")
     assert without.aligner is False
     assert without.fingerprint == record.fingerprint
-    assert paths.list_paths(tmp_path / "a.safetensors") == [record]
-    assert [found.teacher for found in paths.list_paths(first)] == ["a", "b"]
+    assert path_files.list_paths(tmp_path / "a.safetensors") == [record]
+    assert [found.teacher for found in path_files.list_paths(first)] == ["a", "b"]
 
 
 def test_swapped_there_and_back(bundles, tmp_path):
     first, second, _ = bundles
     for name, place in (("one", first), ("two", second)):
-        paths.save_path(place, "a", tmp_path / f"{name}.safetensors")
-    swapped = paths.swap_path(second, tmp_path / "one.safetensors", tmp_path / "swapped")
+        path_files.save_path(place, "a", tmp_path / f"{name}.safetensors")
+    swapped = path_files.swap_path(second, tmp_path / "one.safetensors", tmp_path / "swapped")
     assert swapped.aligners == {"a": None, "b": False}
     now, was, other = tensors(tmp_path / "swapped"), tensors(second), tensors(first)
     for key, value in now.items():
@@ -83,43 +83,43 @@ def test_swapped_there_and_back(bundles, tmp_path):
     with torch.no_grad():
         ours, theirs = load_bundle(tmp_path / "swapped")(image).paths["a"], load_bundle(first)(image).paths["a"]
     assert all(torch.equal(one, two) for one, two in zip(ours, theirs, strict=True))
-    paths.swap_path(tmp_path / "swapped", tmp_path / "two.safetensors", tmp_path / "back")
+    path_files.swap_path(tmp_path / "swapped", tmp_path / "two.safetensors", tmp_path / "back")
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "back" / file).read_bytes() == (second / file).read_bytes()
 
 
 def test_a_path_of_another_stem_is_refused(bundles, tmp_path):
     first, _, foreign = bundles
-    paths.save_path(foreign, "a", tmp_path / "a.safetensors")
+    path_files.save_path(foreign, "a", tmp_path / "a.safetensors")
     with pytest.raises(UserError, match=r"the path of a has grown on another stem \(.*than this student's"):
-        paths.swap_path(first, tmp_path / "a.safetensors", tmp_path / "swapped")
+        path_files.swap_path(first, tmp_path / "a.safetensors", tmp_path / "swapped")
     assert not (tmp_path / "swapped").exists()
 
 
 def test_the_fingerprint_is_of_every_weight_but_the_grid_of_positions():
     one = student(1)
-    before = paths.fingerprint(one)
+    before = path_files.fingerprint(one)
     one.set_image_size((32, 64))
-    assert paths.fingerprint(one) == before
+    assert path_files.fingerprint(one) == before
     for name, weight in one.stem.named_parameters():
         kept = weight.detach().clone()
         weight.data.view(-1)[0] += 1
-        assert (paths.fingerprint(one) != before) == (name != "vit.pos_embed"), name
+        assert (path_files.fingerprint(one) != before) == (name != "vit.pos_embed"), name
         weight.data.copy_(kept)
 
 
 def test_what_does_not_fit(bundles, tmp_path):
     first, *_ = bundles
-    record = paths.save_path(first, "a", tmp_path / "a.safetensors")
+    record = path_files.save_path(first, "a", tmp_path / "a.safetensors")
     content = safetensors.torch.load_file(tmp_path / "a.safetensors")
 
     def write(metadata, tensors=content):
         safetensors.torch.save_file(tensors, tmp_path / "x.safetensors", metadata)
 
     def said(**changes):
-        write({paths.KEY: json.dumps({**vars(record), **changes})})
+        write({path_files.KEY: json.dumps({**vars(record), **changes})})
         with pytest.raises(UserError) as error:
-            paths.swap_path(first, tmp_path / "x.safetensors", tmp_path / "swapped")
+            path_files.swap_path(first, tmp_path / "x.safetensors", tmp_path / "swapped")
         return str(error.value)
 
     assert "the path has width 64, but this student 32" in said(width=64)
@@ -129,24 +129,24 @@ def test_what_does_not_fit(bundles, tmp_path):
     assert "no adapter path of a teacher 'c'; it has those of: a, b" in said(teacher="c")
     write({})
     with pytest.raises(UserError, match="it has no record of a path"):
-        paths.read_path(tmp_path / "x.safetensors")
-    write({paths.KEY: json.dumps(vars(record))}, dict(list(content.items())[1:]))
+        path_files.read_path(tmp_path / "x.safetensors")
+    write({path_files.KEY: json.dumps(vars(record))}, dict(list(content.items())[1:]))
     with pytest.raises(UserError, match="is damaged: Missing key"):
-        paths.swap_path(first, tmp_path / "x.safetensors", tmp_path / "swapped")
+        path_files.swap_path(first, tmp_path / "x.safetensors", tmp_path / "swapped")
     (tmp_path / "x.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match="cannot be read as a path"):
-        paths.list_paths(tmp_path / "x.safetensors")
+        path_files.list_paths(tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="exists already"):
-        paths.save_path(first, "a", tmp_path / "a.safetensors")
+        path_files.save_path(first, "a", tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="there is no student at"):
-        paths.list_paths(tmp_path / "nowhere")
+        path_files.list_paths(tmp_path / "nowhere")
 
 
 def test_of_a_run_the_teacher_is_told_too(bundles, tmp_path):
     weights = tmp_path / "teacher.pt"
     weights.write_bytes(b"weights")
     bundles[0].joinpath("config.yaml").write_text(f"teachers: {{a: {{family: dinov2, weights: {weights}}}}}")
-    record, other = paths.list_paths(bundles[0])
+    record, other = path_files.list_paths(bundles[0])
     assert record.spec == {"family": "dinov2", "weights": str(weights)}
     assert record.weights_sha256 == hashlib.sha256(b"weights").hexdigest()
     assert (other.spec, other.weights_sha256) == (None, None)

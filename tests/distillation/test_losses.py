@@ -1,37 +1,37 @@
 import pytest
 import torch
 
-from sak.distillation import losses as distill
+from sak.distillation import losses
 
 
 def features(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("loss", distill.LOSSES)
+@pytest.mark.parametrize("loss", losses.LOSSES)
 def test_zero_on_identical_features(loss):
     paths = {"dinov2": [features(2, 8, 4, 6)], "sam": [features(2, 3, 4, 6, seed=1)]}
-    terms = distill.distillation_terms(paths, paths, loss)
+    terms = losses.distillation_terms(paths, paths, loss)
     assert set(terms) == {"dinov2/0", "sam/0"}
-    assert distill.total(terms).item() == pytest.approx(0, abs=1e-6)
+    assert losses.total(terms).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_cosine_is_of_the_whole_map_of_an_image():
     student, teacher = features(2, 8, 4, 6), features(2, 8, 4, 6, seed=1)
     expected = [1 - torch.dot(s.flatten(), t.flatten()) / (s.norm() * t.norm()) for s, t in zip(student, teacher)]  # noqa: B905
-    assert distill.cosine(student, teacher).item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
-    torch.testing.assert_close(distill.cosine(3 * teacher, teacher), torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert losses.cosine(student, teacher).item() == pytest.approx(torch.stack(expected).mean().item(), rel=1e-6)
+    torch.testing.assert_close(losses.cosine(3 * teacher, teacher), torch.tensor(0.0), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [((4, 6), (8, 12)), ((8, 12), (4, 6)), ((4, 6), (4, 6))])
 def test_the_smaller_grid_grows_to_the_larger(ours, theirs):
-    student, teacher = distill.match_grids(features(1, 2, *ours), features(1, 2, *theirs))
+    student, teacher = losses.match_grids(features(1, 2, *ours), features(1, 2, *theirs))
     assert student.shape == teacher.shape == (1, 2, *max(ours, theirs))
 
 
 def test_the_gradient_reaches_the_student_alone():
     student, teacher = features(1, 4, 2, 2).requires_grad_(), features(1, 4, 2, 2, seed=1)
-    distill.total(distill.distillation_terms({"a": [student]}, {"a": [teacher]})).backward()
+    losses.total(losses.distillation_terms({"a": [student]}, {"a": [teacher]})).backward()
     assert student.grad.abs().sum() > 0
     assert teacher.grad is None
 
@@ -45,16 +45,16 @@ def test_cosine_of_every_token():
         for j in range(6)
     ]
     expected = 1 - torch.stack(cosines).mean()
-    torch.testing.assert_close(distill.LOSSES["token_cos"](student, teacher), expected)
+    torch.testing.assert_close(losses.LOSSES["token_cos"](student, teacher), expected)
     smooth = torch.nn.functional.smooth_l1_loss(student, teacher)
-    torch.testing.assert_close(distill.LOSSES["token_cos+l1"](student, teacher), 0.9 * expected + 0.1 * smooth)
+    torch.testing.assert_close(losses.LOSSES["token_cos+l1"](student, teacher), 0.9 * expected + 0.1 * smooth)
 
 
 def test_cosine_of_every_token_does_not_see_how_long_a_token_is():
     teacher = features(2, 8, 4, 6)
     scaled = (features(2, 1, 4, 6, seed=2).abs() + 0.1) * teacher
-    assert distill.token_cosine(scaled, teacher).item() == pytest.approx(0, abs=1e-6)
-    assert distill.cosine(scaled, teacher).item() > 0.05
+    assert losses.token_cosine(scaled, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert losses.cosine(scaled, teacher).item() > 0.05
 
 
 def committee(seed=0):
@@ -66,29 +66,29 @@ def committee(seed=0):
     }
 
 
-@pytest.mark.parametrize("loss", distill.LOSSES)
+@pytest.mark.parametrize("loss", losses.LOSSES)
 def test_the_losses_of_single_images_average_to_that_of_the_batch(loss):
     paths, taught = committee(), committee(seed=5)
-    whole = distill.distillation_terms(paths, taught, loss)
-    single = distill.distillation_terms(paths, taught, loss, per_image=True)
+    whole = losses.distillation_terms(paths, taught, loss)
+    single = losses.distillation_terms(paths, taught, loss, per_image=True)
     assert {name: tuple(term.shape) for name, term in single.items()} == dict.fromkeys(whole, (4,))
     torch.testing.assert_close({name: term.mean() for name, term in single.items()}, whole)
-    torch.testing.assert_close(distill.total_with_dropping(single, 0.0), distill.total(whole))
+    torch.testing.assert_close(losses.total_with_dropping(single, 0.0), losses.total(whole))
 
 
 def test_teachers_are_dropped_image_by_image_but_never_the_worst_learned():
-    terms = distill.distillation_terms(committee(), committee(seed=5), "l2", per_image=True)
-    losses = [terms[f"{name}/0"] + terms[f"{name}/1"] for name in ("a", "b/c", "d")]
-    highest = torch.stack(losses).amax(dim=0)
-    torch.testing.assert_close(distill.total_with_dropping(terms, 1.0), 3 * highest.mean())
+    terms = losses.distillation_terms(committee(), committee(seed=5), "l2", per_image=True)
+    of_teachers = [terms[f"{name}/0"] + terms[f"{name}/1"] for name in ("a", "b/c", "d")]
+    highest = torch.stack(of_teachers).amax(dim=0)
+    torch.testing.assert_close(losses.total_with_dropping(terms, 1.0), 3 * highest.mean())
 
     torch.manual_seed(0)
-    found = distill.total_with_dropping(terms, 0.5)
+    found = losses.total_with_dropping(terms, 0.5)
     torch.manual_seed(0)
     draws = torch.rand(3, 4)
     kept = []
     for image in range(4):
-        of_image = [losses[teacher][image].item() for teacher in range(3)]
+        of_image = [of_teachers[teacher][image].item() for teacher in range(3)]
         for teacher in range(3):
             if of_image[teacher] == max(of_image) or draws[teacher, image] >= 0.5:
                 kept.append(of_image[teacher])
@@ -98,8 +98,8 @@ def test_teachers_are_dropped_image_by_image_but_never_the_worst_learned():
 
 def test_a_dropped_teacher_sends_no_gradient():
     student = {name: [m.requires_grad_() for m in maps] for name, maps in committee().items()}
-    terms = distill.distillation_terms(student, committee(seed=5), "l2", per_image=True)
-    distill.total_with_dropping(terms, 1.0).backward()
+    terms = losses.distillation_terms(student, committee(seed=5), "l2", per_image=True)
+    losses.total_with_dropping(terms, 1.0).backward()
     worst = torch.stack([terms[f"{name}/0"] + terms[f"{name}/1"] for name in student]).argmax(dim=0)
     for number, maps in enumerate(student.values()):
         moved = maps[0].grad.flatten(1).abs().sum(dim=1) > 0

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from sak import config, data
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.errors import UserError
-from sak.evaluation import tables as report
+from sak.evaluation import tables
 from sak.evaluation.evaluate import constant_predictions, evaluate
 from sak.evaluation.figures import prediction_panel, routing_heat_map
 
@@ -62,10 +62,10 @@ def test_tables(parts):
     _, tasks, _, _ = parts
     metrics = {name: dict.fromkeys(task.measures, 12.345) for name, task in tasks.items()}
     constants = {name: dict.fromkeys(task.measures, 6.0) for name, task in tasks.items()}
-    assert "| normals | mean_error | 12.35 | 6.00 | degrees | lower |" in report.markdown(
+    assert "| normals | mean_error | 12.35 | 6.00 | degrees | lower |" in tables.markdown(
         "x", tasks, metrics, constants
     )
-    lines = report.console(tasks, metrics, constants).splitlines()
+    lines = tables.console(tasks, metrics, constants).splitlines()
     assert len(lines) == 2 + sum(len(task.measures) for task in tasks.values())
     assert lines[0].split() == ["task", "metric", "student", "best", "constant", "unit", "better", "is"]
 

@@ -23,8 +23,7 @@ from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_target
 from sak.metrics.delta_m import delta_m
-from sak.research.ablation import jobs as ablation_jobs
-from sak.research.ablation import report as ablation_report
+from sak.research.ablation import jobs, report
 from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
 from sak.research.ablation.jobs import Job, last_line, run_jobs
 from sak.research.ablation.report import Row, Table
@@ -101,7 +100,7 @@ def committee(tiny):
 
 @pytest.fixture
 def forked(monkeypatch):
-    monkeypatch.setattr(ablation_jobs, "_start", Forked)
+    monkeypatch.setattr(jobs, "_start", Forked)
     # The runs' own figures take most of their time.
     monkeypatch.setattr(Panel, "draw", lambda self, student: None)
     monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
@@ -409,7 +408,7 @@ def table(committee):
 
 
 def test_delta_m_is_against_the_mean_of_the_baseline(table):
-    rows = {(row["kind"], row["variant"]): row for row in ablation_report.as_json(table)["rows"]}
+    rows = {(row["kind"], row["variant"]): row for row in report.as_json(table)["rows"]}
     assert ("retrained", "unfinished") not in rows
     assert rows["retrained", CONFIG]["delta_m"]["mean"] == pytest.approx(0, abs=1e-12)
     assert rows["retrained", CONFIG]["delta_m"]["std"] > 0
@@ -426,18 +425,18 @@ def test_paired_gains_compare_runs_of_one_seed(table):
     assert table.paired_gains(table.rows[1]) == pytest.approx([-25 + half, -25 - half])
     del table.rows[0].metrics[1]  # of which there is no partner then; the mean is now that of seed 0
     assert table.paired_gains(table.rows[1]) == pytest.approx(table.gains(table.rows[1])[:1])
-    row = ablation_report.as_json(table)["rows"][1]
+    row = report.as_json(table)["rows"][1]
     assert row["delta_m_paired"]["values"] == table.paired_gains(table.rows[1])
 
 
 def test_one_seed_needs_no_pairs(table):
     for row in table.rows:
         row.metrics.pop(1, None)
-    assert "paired" not in ablation_report.console(table).lower()
+    assert "paired" not in report.console(table).lower()
 
 
 def test_the_tables_keep_the_kinds_apart(table):
-    text = ablation_report.as_markdown(table)
+    text = report.as_markdown(table)
     retrained, masked = text.split("## Masked")
     assert re.search(
         r"\| clip +\| retrained \| +2 \| +10\.50 ± 0\.00 \| +31\.00 ± 0\.00 \| +-25\.00 ± 0\.00 ", retrained
@@ -447,7 +446,7 @@ def test_the_tables_keep_the_kinds_apart(table):
     assert cells == [
         *("clip", "masked", "2", "0.00 ± 0.00", "46.50 ± 21.92", "-75.00 ± 35.36", "-75.00 ± 34.27", "2.50", "–")
     ]
-    lines = list(csv.reader(ablation_report.as_csv(table).splitlines()))
+    lines = list(csv.reader(report.as_csv(table).splitlines()))
     assert [line[:2] for line in lines[1:]] == [["retrained", CONFIG], ["retrained", "clip"], ["masked", "clip"]]
     assert dict(zip(lines[0], lines[2], strict=True))["delta_m mean"] == "-25.0"
 
@@ -457,11 +456,11 @@ def test_a_task_at_which_the_baseline_fails_is_left_out_of_delta_m(table):
         metrics["semseg"]["miou"] = 0.0
     assert list(table.reference) == ["normals"]
     assert table.gains(table.rows[1]) == pytest.approx([0, 0])
-    assert "semseg are not in Δm" in ablation_report.as_markdown(table)
+    assert "semseg are not in Δm" in report.as_markdown(table)
     table.rows[0].metrics.clear()
     assert table.reference is None
-    assert "No Δm" in ablation_report.as_markdown(table)
-    ablation_report.figure(table)
+    assert "No Δm" in report.as_markdown(table)
+    report.figure(table)
 
 
 # --- masked students and the selection --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import nn
 
 from sak import cli, config
 from sak.research.frozen_models import digest, models_to_probe
-from sak.research.probing import report as probe_report
+from sak.research.probing import report
 from sak.research.probing.features import Features
 from sak.research.probing.head import ProbeHead
 from sak.research.probing.probe import Probe
@@ -145,7 +145,7 @@ def test_relative_is_positive_where_better():
         "plain": {"semseg": {"miou": 20.0}, "normals": {"mean_error": 30.0}, "edge": {"ods_f": 0.0}},
         "other": {"semseg": {"miou": 25.0}, "normals": {"mean_error": 33.0}, "edge": {"ods_f": 1.0}},
     }
-    gains = probe_report.relative(metrics, "plain")
+    gains = report.relative(metrics, "plain")
     assert gains["other"]["semseg"] == pytest.approx(25)
     assert gains["other"]["normals"] == pytest.approx(-10)
     assert "edge" not in gains["other"]  # there is no ratio to nothing

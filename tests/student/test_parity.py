@@ -10,7 +10,7 @@ import torch
 import sak
 from sak import tasks
 from sak.bundles.official import PUBLISHED_SIZES
-from sak.distillation import losses as distill
+from sak.distillation import losses
 from sak.errors import UserError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -83,12 +83,12 @@ def test_distillation_loss(reference, loss):
         {t: [reference.tensors[f"{kind}/{t}/{level}"] for level in range(4)] for t in reference.teachers}
         for kind in ("output/aligned", "teacher")
     )
-    terms = distill.distillation_terms(paths, features, loss)
+    terms = losses.distillation_terms(paths, features, loss)
     published = reference.numbers[f"distill_loss/{loss}"]
     for term, value in terms.items():
         teacher, level = term.split("/")
         assert value.item() == pytest.approx(published[f"{teacher}_level{int(level) + 1}"], rel=1e-5)
-    assert distill.total(terms).item() == pytest.approx(published["total"], rel=1e-5)
+    assert losses.total(terms).item() == pytest.approx(published["total"], rel=1e-5)
 
 
 def test_task_losses(reference, output):

@@ -4,7 +4,7 @@ import timm
 import torch
 
 from sak import Student
-from sak.distillation import losses as distill
+from sak.distillation import losses
 
 TINY = {
     "stem": "vit_tiny_patch16_384",
@@ -79,8 +79,8 @@ def test_pretrained_weights_of_the_stem(monkeypatch):
 def test_gradients_reach_every_part():
     student = tiny()
     out = student(images())
-    terms = distill.distillation_terms(out.paths, {t: [torch.randn_like(m) for m in p] for t, p in out.paths.items()})
-    (distill.total(terms) + sum(p.square().mean() for p in out.predictions.values())).backward()
+    terms = losses.distillation_terms(out.paths, {t: [torch.randn_like(m) for m in p] for t, p in out.paths.items()})
+    (losses.total(terms) + sum(p.square().mean() for p in out.predictions.values())).backward()
     without = [name for name, p in student.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 

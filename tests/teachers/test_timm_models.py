@@ -11,7 +11,7 @@ from torch import nn
 
 import teachers
 from sak import Student
-from sak.distillation import losses as distill
+from sak.distillation import losses
 from sak.errors import UserError
 from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 
@@ -102,9 +102,9 @@ def test_a_student_learns_from_a_convolutional_teacher():
         teachers=committee.dims,
     )
     images = torch.rand(2, 3, 32, 32)
-    terms = distill.distillation_terms(student(images).paths, committee(images))
+    terms = losses.distillation_terms(student(images).paths, committee(images))
     assert sorted(terms) == [f"cnn/{level}" for level in range(4)]
-    distill.total(terms).backward()
+    losses.total(terms).backward()
     gradients = [p.grad for name, p in student.named_parameters() if "align" in name]
     assert gradients
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)

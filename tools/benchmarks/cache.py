@@ -18,7 +18,7 @@ from benchmarks.timing import alternate, seconds, table
 from sak import config, data
 from sak.bundles.build import build_committee, build_labelled, build_student, build_training_set
 from sak.data.loading import TrainingBatches
-from sak.distillation import losses as distill
+from sak.distillation import losses
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.training import objectives
 from sak.training.schedule import adamw
@@ -140,9 +140,9 @@ def _errors(folder: Path) -> str:
         for name, cache in caches.items():
             kept = cache.decode(torch.from_numpy(cache.encode(exact[name])))
             relative = [float((k - e).norm() / e.norm()) for k, e in zip(kept, exact[name], strict=True)]
-            floor = sum(float(distill.cosine_and_smooth_l1(k, e)) for k, e in zip(kept, exact[name], strict=True))
+            floor = sum(float(losses.cosine_and_smooth_l1(k, e)) for k, e in zip(kept, exact[name], strict=True))
             with_kept, with_exact = (
-                float(distill.total(distill.distillation_terms({name: paths[name]}, {name: features})))
+                float(losses.total(losses.distillation_terms({name: paths[name]}, {name: features})))
                 for features in (kept, exact[name])
             )
             change = abs(with_kept - with_exact) / with_exact

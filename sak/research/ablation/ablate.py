@@ -28,7 +28,7 @@ from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import open_target
 from sak.files import replacing, write_json, write_text
-from sak.research.ablation import report as ablation_report
+from sak.research.ablation import report
 from sak.research.ablation.cost import (
     TRIAL_STEPS,
     Timing,
@@ -116,7 +116,7 @@ class AblationRunner:
             f"ablation of {ablation.config.name} in {self.output}: {len(ablation.variants)} variants x "
             f"{len(ablation.seeds)} seeds = {len(ablation.runs)} runs, {done} finished and {len(missing)} to do, "
             f"{self.jobs} at a time",
-            ablation_report.table(rows),
+            report.table(rows),
         ]
         masked = len(self.masked) * len(ablation.seeds)
         if masked:
@@ -223,10 +223,10 @@ class AblationRunner:
         found = Table(self.ablation.config.name, self.tasks, self.ablation.baseline, rows, failed)
         file = self.output / "ablation.md"
         if any(row.metrics for row in rows):
-            write_json(self.output / "ablation.json", ablation_report.as_json(found))
-            write_text(self.output / "ablation.csv", ablation_report.as_csv(found))
+            write_json(self.output / "ablation.json", report.as_json(found))
+            write_text(self.output / "ablation.csv", report.as_csv(found))
             with replacing(self.output / "ablation.png") as beside:
-                ablation_report.figure(found).savefig(beside, format="png")
-            write_text(file, ablation_report.as_markdown(found))
-            print(ablation_report.console(found))
+                report.figure(found).savefig(beside, format="png")
+            write_text(file, report.as_markdown(found))
+            print(report.console(found))
         return file

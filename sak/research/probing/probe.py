@@ -28,7 +28,7 @@ from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import Metrics, constant_predictions, to_device
 from sak.files import replacing, write_json, write_text
 from sak.research.frozen_models import build_models, digest, models_to_probe
-from sak.research.probing import report as probe_report
+from sak.research.probing import report
 from sak.research.probing.features import Features, Probed
 from sak.research.probing.head import ProbeHead
 from sak.tasks import Task
@@ -231,9 +231,9 @@ class Probe:
 
     def _write_results(self) -> Path:
         metrics, constants, reference = self._metrics(), self._constants(), self.settings.reference
-        relative = probe_report.relative(metrics, reference) if reference else {}
-        text = probe_report.markdown(self.config.name, self.tasks, metrics, constants, relative, reference)
-        figure = probe_report.figure(self.tasks, metrics, relative, reference)
+        relative = report.relative(metrics, reference) if reference else {}
+        text = report.markdown(self.config.name, self.tasks, metrics, constants, relative, reference)
+        figure = report.figure(self.tasks, metrics, relative, reference)
         with replacing(self.path / "probe.png") as beside:
             figure.savefig(beside, format="png")
         canvas = FigureCanvasAgg(figure)
@@ -245,7 +245,7 @@ class Probe:
             {"reference": reference, "metrics": metrics, "relative": relative, "constants": constants},
         )
         write_text(self.path / "probe.md", text)
-        print(probe_report.console(self.tasks, metrics, constants, relative, reference))
+        print(report.console(self.tasks, metrics, constants, relative, reference))
         return self.path / "probe.md"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sak.evaluation import tables as report
+from sak.evaluation import tables
 from sak.evaluation.evaluate import Metrics
 from sak.evaluation.subject import Target
 from sak.metrics.delta_m import HEADLINE
@@ -85,19 +85,19 @@ def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task
     blocks = [f"block {block}" for block in next(iter(found.routers.values()))]
     changes = found.changes
     measured = ("without it", "unit") if changes else ()
-    rows: report.Table = [("task", "source", *blocks, "all levels", *measured)]
+    rows: tables.Table = [("task", "source", *blocks, "all levels", *measured)]
     for task, levels in found.routers.items():
         for number, source in enumerate(sources):
             cells = [f"{router.mean[number]:.3f} ±{router.spread[number]:.3f}" for router in levels.values()]
             effect = (f"{changes[source][task]:+.2f}", chosen[task].units) if changes else ()
             rows.append((task, source, *cells, f"{found.overall(task)[number]:.3f}", *effect))
     kinds = list(next(iter(next(iter(found.information.values())).values())))
-    bits: report.Table = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]
+    bits: tables.Table = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]
     for task, levels in found.routers.items():
         for block, router in levels.items():
             information = [f"{found.information[task][block][kind]:.4f}" for kind in kinds]
             bits.append((task, str(block), f"{router.entropy:.3f}", f"{router.entropy_of_mean:.3f}", *information))
-    lines = [f"weights, mean ± spread over {found.title}", "", report.aligned(rows), ""]
+    lines = [f"weights, mean ± spread over {found.title}", "", tables.aligned(rows), ""]
     if changes:
         lines += [
             "without it: change of the task's headline metric when the source is knocked out; below 0 is worse",
@@ -107,7 +107,7 @@ def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task
         f"in bits, of at most {np.log2(len(sources)):.3f}: entropy of the weights, and what image, class or token say "
         "about the choice",
         "",
-        report.aligned(bits),
+        tables.aligned(bits),
         "",
     ]
     return lines + [f"warning: {sentence}" for sentence in found.warnings]

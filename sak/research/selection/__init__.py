@@ -1,0 +1,1 @@
+"""Which teachers are worth having: greedy selection and Shapley values."""

@@ -1,7 +1,7 @@
 """Which teachers are worth having: greedy forward selection and Shapley values, of any game on them.
 
-A game gives a value to each coalition, a set of teachers; what it is here, `sak.research.selection.game` measures on masked
-students. N teachers, v the value.
+A game gives a value to each coalition, a set of teachers; what it is here, `sak.research.selection.game` measures on
+masked students. N teachers, v the value.
 """
 
 import itertools

@@ -1,0 +1,1 @@
+"""How alike features are: frozen models among each other, and paths with their teachers."""

@@ -20,7 +20,7 @@ from sak import data
 from sak.data import loading
 from sak.distillation.losses import match_grids
 from sak.errors import UserError
-from sak.evaluation import tables as report
+from sak.evaluation import tables
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.figures import CELL, cells
 from sak.files import replacing, write_json
@@ -242,10 +242,10 @@ def _figure(result: Mapping) -> Figure:
 
 
 def _console(result: Mapping) -> list[str]:
-    rows: report.Table = [("teacher", "block", "per token", "whole map", "best constant")]
+    rows: tables.Table = [("teacher", "block", "per token", "whole map", "best constant")]
     for name, levels in result["teachers"].items():
         for block, cell in levels.items():
             token = f"{cell['token']:.4f} ±{cell['token_spread']:.4f}"
             whole = f"{cell['whole']:.4f} ±{cell['whole_spread']:.4f}"
             rows.append((name, str(block), token, whole, f"{cell['constant']:.4f}"))
-    return [f"cosine of path and teacher, mean ± spread over {result['images']} val images", "", report.aligned(rows)]
+    return [f"cosine of path and teacher, mean ± spread over {result['images']} val images", "", tables.aligned(rows)]
