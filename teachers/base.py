@@ -1,19 +1,17 @@
-"""What every teacher shares: its specification, how it sees an image, and how its weights load.
+"""What every teacher shares: how it sees an image, and how its weights load.
 
 Legend: B batch, H, W image size in pixels, h, w token grid, D width of the teacher's tokens.
 """
 
 import contextlib
-import dataclasses
 import difflib
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from omegaconf import MISSING
 from torch import Tensor, nn
 
+from sak.config.schema import TeacherSpec
 from sak.errors import UserError
 from teachers.weights import LoadReport
 
@@ -21,41 +19,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RANDOM = "random"  # TeacherSpec.weights: an untrained network, asked for by name
-
-
-@dataclasses.dataclass
-class TeacherSpec:
-    """One teacher, as a config describes it.
-
-    Attributes:
-        family: a key of `teachers.FAMILIES`, or `package.module:Class` for a subclass of `Teacher` of your own.
-        model: the architecture's name in the family's library.
-        weights: a local file (safetensors or a torch state dict); None: the published file, cached or downloaded;
-            "random": untrained. A relative path is sought in the working directory, then beside this package.
-        revision: branch, tag or commit of the hub's repository that holds the published file.
-        levels: blocks (of a convolutional network: stages) whose outputs are the features, counted from 0, increasing.
-        input_size: longer side in pixels of what the backbone sees; "native": the image's own size; None: the
-            family's rule, which is "native", for SAM the size that its encoder was built for.
-        input_stats: "own": pixels are normalised as in the teacher's own training; "imagenet": with ImageNet's mean
-            and deviation for every teacher, as the published SAK code does.
-        dtype: of the backbone's weights and activations, "float32" or "bfloat16"; features come out in float32.
-        scales: more than [1] makes it an S2 teacher that sees the image at each of these scales, its maps concatenated
-            on channels (`teachers.multiscale`).
-        resize_to: the scale whose grid an S2 teacher's maps get, "first" or "last".
-        options: of the architecture, by family.
-    """
-
-    family: str = MISSING
-    model: str = MISSING
-    weights: str | None = None
-    revision: str | None = None
-    levels: list[int] = dataclasses.field(default_factory=lambda: [2, 5, 8, 11])
-    input_size: int | str | None = None
-    input_stats: str = "own"
-    dtype: str = "float32"
-    scales: list[int] = dataclasses.field(default_factory=lambda: [1])
-    resize_to: str = "first"
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class Teacher(nn.Module):

@@ -12,9 +12,7 @@ written after them.
 Legend: N images, V views, L levels, B batch, D width of a level, h, w its token grid.
 """
 
-import functools
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -25,12 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib import format as npy
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from sak.errors import UserError
 from sak.files import write_json
+from teachers import array_files
 
 FORMAT = 1  # of the files; part of every fingerprint
 DTYPES = ("float16", "int8")
@@ -41,31 +39,6 @@ EMPTY, WRITTEN, FILLED, DAMAGED = "empty", "written", "filled", "damaged"
 _CODES = {EMPTY: 0, WRITTEN: 1, FILLED: 2}
 _STATES = {code: state for state, code in _CODES.items()}
 _STATE = np.dtype([("crc32", "<u4"), ("code", "u1")])  # the code last: it says that what is before it is complete
-
-
-def weights_hash(teacher: nn.Module) -> str:
-    """SHA-256 of all parameters and buffers with their names, types and shapes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted({**dict(teacher.named_parameters()), **dict(teacher.named_buffers())}.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def files_hash(files: Iterable) -> str:
-    """SHA-256 of the files' names (without folder and suffix) and sizes in bytes, in their order.
-
-    Args:
-        files: paths, or what has their `stem` and a `size` in bytes; a path that leads nowhere has no size.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            size = file.stat().st_size if isinstance(file, Path) else file.size
-        except OSError:
-            size = None  # reading the image will say so
-        digest.update(f"{file.stem} {size}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 class TeacherCache:
@@ -135,8 +108,8 @@ class TeacherCache:
         for view in range(self.views):
             self._view(view).mkdir(exist_ok=True)
             for path, dtype, count in self._files(view):
-                _make_array(path, dtype, count)
-        _mapped.cache_clear()
+                array_files.make_array(path, dtype, count)
+        array_files.mapped.cache_clear()
 
     # --- records ----------------------------------------------------------------------------------------------------
 
@@ -154,7 +127,7 @@ class TeacherCache:
         if state == EMPTY:
             return EMPTY, np.empty(self.record.itemsize, np.uint8)
         shard, place = divmod(index, self.per_shard)
-        stored = _mapped(self._shard(view, shard))[place : place + 1].view(np.uint8)
+        stored = array_files.mapped(self._shard(view, shard))[place : place + 1].view(np.uint8)
         content = np.array(stored)  # the copy is checked: it is what will be used
         return (state if zlib.crc32(content) == entry["crc32"] else DAMAGED), content
 
@@ -170,10 +143,10 @@ class TeacherCache:
         try:
             for index, record in zip(indices, content, strict=True):
                 shard, place = divmod(index, self.per_shard)
-                position = _data_offset(self.record, self._count(shard)) + place * self.record.itemsize
-                _write_at(self._shard(view, shard), position, record.tobytes())
+                position = array_files.data_offset(self.record, self._count(shard)) + place * self.record.itemsize
+                array_files.write_at(self._shard(view, shard), position, record.tobytes())
                 entry = np.array((zlib.crc32(record), _CODES[WRITTEN]), _STATE)
-                _write_at(self._states_file(view), self._state_offset(index), entry.tobytes())
+                array_files.write_at(self._states_file(view), self._state_offset(index), entry.tobytes())
             self.commit(view, indices)
         except OSError as error:
             raise UserError(
@@ -185,7 +158,7 @@ class TeacherCache:
         """Make records that are WRITTEN FILLED."""
         for index in indices:
             position = self._state_offset(index) + _STATE.fields["code"][1]
-            _write_at(self._states_file(view), position, bytes([_CODES[FILLED]]))
+            array_files.write_at(self._states_file(view), position, bytes([_CODES[FILLED]]))
 
     # --- features ---------------------------------------------------------------------------------------------------
 
@@ -253,10 +226,10 @@ class TeacherCache:
             yield self._shard(view, shard), self.record, self._count(shard)
 
     def _states(self, view: int) -> np.ndarray:
-        return _mapped(self._states_file(view))
+        return array_files.mapped(self._states_file(view))
 
     def _state_offset(self, index: int) -> int:
-        return _data_offset(_STATE, self.images) + index * _STATE.itemsize
+        return array_files.data_offset(_STATE, self.images) + index * _STATE.itemsize
 
 
 def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print) -> None:
@@ -294,43 +267,3 @@ def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print)
 
 def _size(count: int) -> str:
     return tqdm.format_sizeof(count, "B")
-
-
-@functools.cache
-def _header(dtype: np.dtype, count: int) -> bytes:
-    buffer = io.BytesIO()
-    array = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
-    npy.write_array_header_1_0(buffer, array)
-    return buffer.getvalue()
-
-
-def _data_offset(dtype: np.dtype, count: int) -> int:
-    return len(_header(dtype, count))
-
-
-def _make_array(path: Path, dtype: np.dtype, count: int) -> None:
-    """A .npy file of zeros, sparse; one that is there keeps its data and gets its header and length right."""
-    header = _header(dtype, count)
-    size = len(header) + count * dtype.itemsize
-    if path.exists() and path.stat().st_size == size:
-        with open(path, "rb") as file:
-            if file.read(len(header)) == header:
-                return
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    with os.fdopen(descriptor, "r+b") as file:
-        file.write(header)
-        file.truncate(size)
-
-
-def _write_at(path: Path, position: int, data: bytes) -> None:
-    # Not through the mapping: on a full disk a write to it kills the process, this one raises.
-    with open(path, "r+b", buffering=0) as file:
-        file.seek(position)
-        while data:
-            data = data[file.write(data) :]
-
-
-@functools.cache
-def _mapped(path: Path) -> np.ndarray:
-    """The array of a file, which sees what any process writes to it."""
-    return npy.open_memmap(path, mode="r")

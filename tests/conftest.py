@@ -21,39 +21,7 @@ from sak.training.train import train
 torch.set_num_threads(1)
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "pascal_format" / "PASCALContext"
-TINY = """
-name: tiny
-output: {output}
-data:
-  dataset: pascal_context
-  root: {root}
-  image_size: [96, 96]
-  tasks: [semseg, human_parts, saliency, normals, edge]
-  workers: 0
-student:
-  stem: vit_tiny_patch16_384
-  stem_options: {{patch_size: 16, embed_dim: 32, depth: 4, num_heads: 2}}
-  levels: [0, 1, 2, 3]
-teachers:
-  dinov2:
-    family: dinov2
-    model: vit_small_patch14_dinov2
-    options: {{img_size: 96, patch_size: 16, embed_dim: 24, depth: 4, num_heads: 2}}
-    weights: random
-    levels: [0, 1, 2, 3]
-stages:
-  distill:
-    steps: 3
-    batch_size: 2
-    log_every: 1
-    optim: {{lr: 1e-3, weight_decay: 0.01, schedule: cosine, warmup_steps: 1}}
-  multitask:
-    steps: 4
-    batch_size: 2
-    log_every: 1
-    evaluate_every: 2
-    optim: {{lr: 1e-3, weight_decay: 1e-6, schedule: poly, clip: 10.0}}
-"""
+TINY = (Path(__file__).parent / "fixtures" / "tiny.yaml").read_text(encoding="utf-8")  # with {output} and {root}
 
 
 @pytest.fixture

@@ -43,13 +43,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan (and the trial that it may need)")
     selection = parser.add_argument_group("selection of teachers by masked students")
     selection.add_argument("--select", action="store_true", help="of a run or bundle, or of the ablation's students")
-    selection.add_argument("--value", default="delta_m", help="delta_m (default) or a metric as in semseg.miou")
+    selection.add_argument("--value", help="delta_m (default) or a metric as in semseg.miou")
     selection.add_argument("--images", type=int, metavar="N", help="of the validation set; default: all")
-    selection.add_argument("--pairs", type=int, default=20, metavar="N", help="sampled orders, beyond 6 teachers")
+    selection.add_argument("--pairs", type=int, metavar="N", help="sampled orders, beyond 6 teachers; default: 20")
     selection.add_argument("--data", metavar="ROOT", help="the data set's folder, where a bundle does not say")
     options = parser.parse_intermixed_args(arguments)
     if options.jobs is not None and options.jobs < 1:
         parser.error("--jobs must be at least 1")
+    for name in ("value", "images", "pairs", "data"):
+        if getattr(options, name) is not None and not options.select:
+            parser.error(f"--{name} is of the selection: add --select, or leave it out")
     if Path(options.config).suffix in (".yaml", ".yml"):
         _ablate(options)
     elif options.select:
@@ -133,9 +136,9 @@ def _selection(options, students: list[str], output: Path, ablation: Path | None
     select(
         students,
         output,
-        options.value,
+        options.value or "delta_m",
         options.images,
-        options.pairs,
+        options.pairs or 20,
         root=options.data,
         ablation=ablation,
         measured=measured,

@@ -5,9 +5,6 @@ import importlib
 import platform
 from pathlib import Path
 
-import torch
-from benchmarks.page import keep
-
 from sak.cli import run
 
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
@@ -29,6 +26,8 @@ EXAMPLE = """example:
 
 def machine() -> str:
     """What the figures depend on."""
+    import torch
+
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
     cores = sum(line.startswith("processor") for line in lines)
@@ -50,6 +49,10 @@ def main(arguments: list[str]) -> None:
         help="that keeps the tables (default: docs/BENCHMARKS.md)",
     )
     options = parser.parse_args(arguments)
+
+    import torch  # after the command line's own mistakes
+    from benchmarks.page import keep
+
     torch.set_num_threads(options.threads)
     print(machine())
     for name in options.sections:

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", help="a run directory, a bundle or its hub id, or a published SAK checkpoint")
+    parser.add_argument("subject", help="a run directory, a bundle or its hub id, or a published SAK checkpoint")
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder; default: that of the run")
     parser.add_argument("--dataset", metavar="NAME", help="default: that of the run, or that of the student's tasks")
     parser.add_argument("--split", default="val", choices=["train", "val"])
@@ -53,18 +53,18 @@ def main(arguments: list[str]) -> None:
     import torch  # after the command line's own mistakes: these take a while to load
 
     from sak.evaluation import baselines
-    from sak.evaluation.benchmark import judge
-    from sak.evaluation.subject import default_output, open_target
+    from sak.evaluation.benchmark import run_benchmark
+    from sak.evaluation.subject import default_output, open_subject
 
     torch.set_num_threads(options.threads)  # torchrun sets one, a plain start one per core: they would differ
     baseline = baselines.load(options.baseline) if options.baseline else None
-    target = open_target(options.target, options.dataset, options.data, options.image_size, options.num_heads)
+    subject = open_subject(options.subject, options.dataset, options.data, options.image_size, options.num_heads)
     if options.batch_size is not None:
-        target.batch_size = options.batch_size
+        subject.batch_size = options.batch_size
     if options.workers is not None:
-        target.data.workers = options.workers
-    output = options.output or default_output(options.target)
-    judge(target, output, options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
+        subject.data.workers = options.workers
+    output = options.output or default_output(options.subject)
+    run_benchmark(subject, output, options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", help="a finished run, or a bundle of the first stage")
+    parser.add_argument("subject", help="a finished run, or a bundle of the first stage")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the config's")
     parser.add_argument("--config", metavar="FILE", help="with the teachers and the data; default: that of the run")
     parser.add_argument("--limit", type=int, metavar="N", help="look at N validation images, evenly spread")
@@ -29,8 +29,8 @@ def main(arguments: list[str]) -> None:
     from sak.evaluation.subject import default_output
     from sak.research.similarity.fidelity import compare_paths  # after the command line's own mistakes: it loads torch
 
-    output = options.output or default_output(options.target, "fidelity")
-    compare_paths(options.target, output, options.config, options.overrides, options.limit)
+    output = options.output or default_output(options.subject, "fidelity")
+    compare_paths(options.subject, output, options.config, options.overrides, options.limit)
     print(f"written to {output}")
 
 

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("target", help="a finished run, a bundle or its hub id, or a published SAK checkpoint")
+    parser.add_argument("subject", help="a finished run, a bundle or its hub id, or a published SAK checkpoint")
     parser.add_argument("images", nargs="*", help="image files or folders of them, instead of the validation set")
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder; default: that of the run")
     parser.add_argument("--dataset", metavar="NAME", help="default: that of the run, or that of the student's tasks")
@@ -36,17 +36,17 @@ def main(arguments: list[str]) -> None:
     if options.workers is not None and options.workers < 0:
         parser.error("--workers must be at least 0")
 
-    from sak.evaluation.subject import default_output, open_target
+    from sak.evaluation.subject import default_output, open_subject
     from sak.research.routing.inspection import inspect  # after the command line's own mistakes: it loads torch
 
-    target = open_target(options.target, options.dataset, options.data, labelled=not options.images)
+    subject = open_subject(options.subject, options.dataset, options.data, labelled=not options.images)
     if options.batch_size is not None:
-        target.batch_size = options.batch_size
+        subject.batch_size = options.batch_size
     if options.workers is not None:
-        target.data.workers = options.workers
+        subject.data.workers = options.workers
     kind = "inspection_of_images" if options.images else "inspection"
-    output = options.output or default_output(options.target, kind)
-    inspect(target, output, options.images, options.limit, not options.no_knock_out)
+    output = options.output or default_output(options.subject, kind)
+    inspect(subject, output, options.images, options.limit, not options.no_knock_out)
     print(f"written to {output}")
 
 

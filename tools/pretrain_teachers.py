@@ -1,19 +1,21 @@
-"""Train a teacher of the miniature committee, export its weights and measure them.
-
-Example:
-    python tools/pretrain_teachers.py sam --data data/mini_context --output teachers/mini
-"""
+"""Train a teacher of the miniature committee, export its weights and measure them."""
 
 import argparse
 import shlex
 
 from sak.cli import run
-from teachers.pretrain.run import RECIPES, pretrain
+
+EXAMPLE = """example:
+  python tools/pretrain_teachers.py sam --data data/mini_context --output teachers/mini"""
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(RECIPES), help="the miniature to train")
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "name", metavar="dinov2|clip|sam|vit", help="the miniature to train, of configs/sak_pascal_mini.yaml"
+    )
     parser.add_argument(
         "--data",
         nargs="+",
@@ -30,6 +32,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(arguments)
+
+    from teachers.pretrain.run import pretrain  # after the command line's own mistakes: it loads the model libraries
+
     command = shlex.join(["python", "tools/pretrain_teachers.py", *arguments])
     pretrain(
         options.name,

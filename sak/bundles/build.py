@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
-from sak.config.schema import CHANGES, image_size, left_out
+from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, left_out
 from sak.data.images import Images, find_images
 from sak.errors import UserError
 from sak.student import Student
@@ -16,10 +16,10 @@ from sak.tasks import Task
 from teachers import Committee
 
 
-def build_tasks(config: DictConfig) -> dict[str, Task]:
-    """The config's tasks, in its order."""
-    benchmark = data.benchmark(config.data.dataset)
-    return {name: tasks.build(name, benchmark) for name in config.data.tasks}
+def build_tasks(settings: DataConfig) -> dict[str, Task]:
+    """The tasks of a data set that a config names, in its order."""
+    benchmark = data.benchmark(settings.dataset)
+    return {name: tasks.build(name, benchmark) for name in settings.tasks}
 
 
 def build_committee(config: DictConfig, names: Sequence[str] | None = None) -> Committee:
@@ -82,8 +82,7 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
             f"stages.multitask.balance is {config.stages.multitask.balance}, but there are no weights to balance "
             f"(student.router is {config.student.router}, the sources are {', '.join(student.sources)}): set it to 0"
         )
-    distils = not left_out(config.stages.distill) or config.stages.multitask.alpha != 0
-    if config.student.aligner is False and distils:
+    if config.student.aligner is False and any(distils(config, stage) for stage in STAGES):
         for name, dims in teachers.items():
             if config.student.paths == "none" or set(dims) != {student.stem.width}:
                 raise UserError(

@@ -15,12 +15,13 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from sak import tables
 from sak.bundles.bundle import find_bundle, load_bundle, save_bundle
 from sak.errors import UserError
 from sak.files import replacing
 from sak.student import AdapterPath, Student
 from sak.student.growth import replace_path
-from teachers.cache import weights_hash
+from teachers.fingerprints import weights_hash
 from teachers.weights import local, sha256_of
 
 KEY = "sak_path"
@@ -216,8 +217,7 @@ def console(records: Sequence[PathRecord]) -> str:
                 (record.weights_sha256 or "unknown")[:12],
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return tables.console(rows)
 
 
 def _check_dims(record: PathRecord, dims: Sequence[int], of: str, file: str | os.PathLike) -> None:

@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
-from sak.config.schema import CHANGES, change, left_out, trained_beside
-from sak.distillation.losses import LOSSES
-from sak.distillation.standardisation import KINDS
+from sak.config.schema import CHANGES, LOSSES, STANDARDISATIONS, TASK_BALANCES, change, left_out, trained_beside
 from sak.errors import UserError
 
 Require = Callable[[bool, str, str], None]  # a condition, the key that breaks it, what its value must be
@@ -92,8 +90,7 @@ def _check_stage(stage: DictConfig, key: str, require: Require, where: str) -> N
     require(stage.epochs is None or stage.epochs > 0, f"{key}.epochs", "positive; steps=0 leaves the stage out")
     require(stage.optim.schedule in ("cosine", "poly"), f"{key}.optim.schedule", "cosine or poly")
     require(stage.loss in LOSSES, f"{key}.loss", f"one of {', '.join(LOSSES)}")
-    kinds = ("none", *KINDS)
-    require(stage.standardise in kinds, f"{key}.standardise", f"one of {', '.join(kinds)}")
+    require(stage.standardise in STANDARDISATIONS, f"{key}.standardise", f"one of {', '.join(STANDARDISATIONS)}")
     require(stage.standardise_images > 0, f"{key}.standardise_images", "positive")
     require(0 <= stage.teacher_dropping <= 1, f"{key}.teacher_dropping", "a probability")
 
@@ -101,8 +98,8 @@ def _check_stage(stage: DictConfig, key: str, require: Require, where: str) -> N
 def _check_multitask(config: DictConfig, require: Require) -> None:
     multitask = config.stages.multitask
     require(multitask.balance >= 0, "stages.multitask.balance", "at least 0")
-    kinds = ("none", "uncertainty", "gradnorm")
-    require(multitask.task_balance in kinds, "stages.multitask.task_balance", f"one of {', '.join(kinds)}")
+    balances = ", ".join(TASK_BALANCES)
+    require(multitask.task_balance in TASK_BALANCES, "stages.multitask.task_balance", f"one of {balances}")
     require(multitask.task_balance_lr > 0, "stages.multitask.task_balance_lr", "positive")
     require(multitask.gradnorm_alpha >= 0, "stages.multitask.gradnorm_alpha", "at least 0")
     if multitask.task_balance == "gradnorm":

@@ -1,6 +1,6 @@
 """The schema of an experiment's configuration, with its defaults, and what a config asks for by several keys at once.
 
-`sak.config` reads configs; `sak.config.checks` has the rules that types alone cannot say.
+`sak.config.loading` reads configs; `sak.config.checks` has the rules that types alone cannot say.
 """
 
 from dataclasses import dataclass, field
@@ -8,7 +8,12 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from teachers.base import TeacherSpec
+STAGES = ("distill", "multitask")  # in the order of training
+
+# What the keys of these names can be; `sak.distillation` and `sak.training` have what each does, under the same names.
+LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
+STANDARDISATIONS = ("none", "phi_s", "ema")
+TASK_BALANCES = ("none", "uncertainty", "gradnorm")
 
 
 @dataclass
@@ -66,6 +71,41 @@ class StudentConfig:
 
 
 @dataclass
+class TeacherSpec:
+    """One teacher, as a config describes it.
+
+    Attributes:
+        family: a key of `teachers.FAMILIES`, or `package.module:Class` for a subclass of `Teacher` of your own.
+        model: the architecture's name in the family's library.
+        weights: a local file (safetensors or a torch state dict); None: the published file, cached or downloaded;
+            "random": untrained. A relative path is sought in the working directory, then beside this package.
+        revision: branch, tag or commit of the hub's repository that holds the published file.
+        levels: blocks (of a convolutional network: stages) whose outputs are the features, counted from 0, increasing.
+        input_size: longer side in pixels of what the backbone sees; "native": the image's own size; None: the
+            family's rule, which is "native", for SAM the size that its encoder was built for.
+        input_stats: "own": pixels are normalised as in the teacher's own training; "imagenet": with ImageNet's mean
+            and deviation for every teacher, as the published SAK code does.
+        dtype: of the backbone's weights and activations, "float32" or "bfloat16"; features come out in float32.
+        scales: more than [1] makes it an S2 teacher that sees the image at each of these scales, its maps concatenated
+            on channels (`teachers.multiscale`).
+        resize_to: the scale whose grid an S2 teacher's maps get, "first" or "last".
+        options: of the architecture, by family.
+    """
+
+    family: str = MISSING
+    model: str = MISSING
+    weights: str | None = None
+    revision: str | None = None
+    levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])
+    input_size: int | str | None = None
+    input_stats: str = "own"
+    dtype: str = "float32"
+    scales: list[int] = field(default_factory=lambda: [1])
+    resize_to: str = "first"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class OptimConfig:
     """AdamW with a linear warm-up and then a cosine or polynomial decay."""
 
@@ -91,7 +131,7 @@ class StageConfig:
     checkpoint_every: int = 1000  # steps
     keep_last: int = 2  # checkpoints of the stage
     log_every: int = 10  # steps
-    loss: str = "cos+l1"  # of the distillation: cos+l1, cos, l2, token_cos+l1 or token_cos
+    loss: str = "cos+l1"  # of the distillation, one of LOSSES
     optim: OptimConfig = field(default_factory=OptimConfig)
     standardise: str = "none"  # the teachers' features: none, phi_s or ema (docs/routers_and_losses.md)
     standardise_images: int = 512  # that the statistics of phi_s are taken from
@@ -197,6 +237,25 @@ def trained_beside(config: Config) -> list[str]:
 def left_out(stage: StageConfig) -> bool:
     """Whether the config skips this stage."""
     return stage.steps == 0
+
+
+def active_stages(config: Config) -> list[str]:
+    """Those that the config does not skip, in their order."""
+    return [stage for stage in STAGES if not left_out(config.stages[stage])]
+
+
+def distils(config: Config, stage: str) -> bool:
+    """Whether the stage takes part, and its loss has a distillation part."""
+    if left_out(config.stages[stage]) or not taught_by(config):
+        return False
+    return stage == "distill" or config.stages.multitask.alpha != 0
+
+
+def number_of_steps(stage: StageConfig, images: int) -> int:
+    """Of a whole stage that trains on so many images; they do not matter where ``steps`` is given."""
+    if left_out(stage):
+        return 0
+    return stage.epochs * (images // stage.batch_size) if stage.steps is None else stage.steps
 
 
 def image_size(config: Config, stage: str) -> tuple[int, int]:

@@ -1,19 +1,25 @@
 """Data sets. `build` finds one by its name in a config."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from torch.utils.data import Dataset
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sak.config.schema import DataConfig
-from sak.data.nyud import NYUDv2
-from sak.data.pascal_context import PascalContext
 from sak.errors import UserError
+
+if TYPE_CHECKING:
+    from sak.data.archive import Archive
+
+SPLITS = ("train", "val")
 
 # name in a config -> the class that reads it, and the benchmark whose tasks it has
 DATASETS = {
-    "mini_context": (PascalContext, "pascal_context"),
-    "pascal_context": (PascalContext, "pascal_context"),
-    "nyud": (NYUDv2, "nyud"),
+    "mini_context": ("sak.data.pascal_context:PascalContext", "pascal_context"),
+    "pascal_context": ("sak.data.pascal_context:PascalContext", "pascal_context"),
+    "nyud": ("sak.data.nyud:NYUDv2", "nyud"),
 }
 
 
@@ -28,6 +34,17 @@ def benchmark(name: str) -> str:
     return DATASETS[name][1]
 
 
+def kind_of(name: str) -> type[Archive]:
+    """The class that reads a data set.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    benchmark(name)
+    module, _, attribute = DATASETS[name][0].partition(":")
+    return getattr(importlib.import_module(module), attribute)  # only now: it loads torch
+
+
 def prepare(data: DataConfig) -> None:
     """Render the embedded data set where the config asks for it; the others must be there already."""
     if data.dataset == "mini_context":
@@ -40,14 +57,19 @@ def prepare(data: DataConfig) -> None:
         mini.ensure(data.root, settings.train, settings.val, size=height, seed=settings.seed, workers=None)
 
 
-def build(data: DataConfig, split: str, augment: bool = False, seed: int = 0) -> Dataset:
+def build(
+    data: DataConfig, split: str, augment: bool = False, seed: int = 0, tasks: Sequence[str] | None = None
+) -> Archive:
     """The ``train`` or ``val`` part of the config's data set, as ``prepare`` left it.
+
+    Args:
+        tasks: whose labels the samples have: none of them with (); None: the config's.
 
     Raises:
         UserError: the data set is unknown, or its root or files are missing.
     """
-    benchmark(data.dataset)
+    kind = kind_of(data.dataset)
     if not Path(data.root).is_dir():
         raise UserError(f"data.root is {data.root}, but there is no such directory")
-    kind, _ = DATASETS[data.dataset]
-    return kind(data.root, split, tasks=list(data.tasks), image_size=tuple(data.image_size), augment=augment, seed=seed)
+    chosen = list(data.tasks if tasks is None else tasks)
+    return kind(data.root, split, tasks=chosen, image_size=tuple(data.image_size), augment=augment, seed=seed)

@@ -6,7 +6,7 @@ import numpy as np
 
 from sak.data.archive import Archive
 from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_normals
-from sak.data.transforms import IGNORE
+from sak.labels import IGNORE
 
 
 class NYUDv2(Archive):

@@ -14,7 +14,7 @@ from skimage.morphology import thin
 
 from sak.data.archive import Archive
 from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_matlab, read_normals
-from sak.data.transforms import IGNORE
+from sak.labels import IGNORE
 
 PERSON = 15  # PASCAL-Part's class_ind
 PARTS = {

@@ -9,6 +9,7 @@ import scipy.io
 from PIL import Image
 
 from sak.errors import UserError
+from sak.labels import IGNORE
 
 
 class FaultyFile(UserError):
@@ -63,7 +64,7 @@ def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
     if strays.size:
         raise OutOfRange(
             f"{path} holds the value {strays[0]}, but there are {num_classes} classes (0..{num_classes - 1}, "
-            "255 = ignore): it belongs to another data set, or is damaged."
+            f"{IGNORE} = ignore): it belongs to another data set, or is damaged."
         )
     return classes.astype(np.uint8)
 

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import torch
 
-IGNORE = 255
+from sak.labels import IGNORE
+
 MEAN_COLOUR = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]: what padding shows
 
 # Data loaders already run one process per core; OpenCV's own threads would only contend with them.

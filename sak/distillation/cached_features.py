@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.config.schema import image_size, left_out, taught_by
+from sak.config.schema import distils, image_size
 from teachers import Committee
-from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, files_hash, weights_hash
+from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache
+from teachers.fingerprints import files_hash, weights_hash
 
 Caches = Mapping[str, TeacherCache]  # by the teacher's name
 
@@ -102,9 +103,7 @@ class CachedFeatures:
 
 def stage_is_cached(config: DictConfig, stage: str) -> bool:
     """Whether the stage takes part, asks teachers, and keeps what they say."""
-    cache, settings = config.cache, config.stages[stage]
-    distils = bool(taught_by(config)) and (stage == "distill" or settings.alpha != 0)
-    return cache.path is not None and stage in cache.stages and distils and not left_out(settings)
+    return config.cache.path is not None and stage in config.cache.stages and distils(config, stage)
 
 
 def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Committee) -> dict[str, TeacherCache]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sak.errors import UserError
-from sak.metrics.delta_m import HEADLINE, Results
-from sak.tasks import Task
+from sak.metrics import Metrics
+from sak.tasks import Task, headlines
 
 PUBLISHED = Path(__file__).parents[1] / "metrics" / "published"
 
@@ -25,7 +25,7 @@ class Baseline:
 
     name: str
     source: str
-    metrics: Results
+    metrics: Metrics
     dataset: str | None = None
     boundaries: str | None = None
 
@@ -42,8 +42,7 @@ class Baseline:
                 f"the boundaries of the baseline {self.name} were judged under the protocol {self.boundaries}, which "
                 f"cannot be compared with {boundaries}: evaluate with --boundaries {self.boundaries}"
             )
-        for task in tasks:
-            metric, _ = HEADLINE[task]
+        for task, (metric, _) in headlines(tasks).items():
             if metric not in self.metrics.get(task, {}):
                 raise UserError(
                     f"the baseline {self.name} lacks {task}.{metric}; it has: {', '.join(self.metrics) or 'nothing'}; "
@@ -68,7 +67,7 @@ def load(names: Sequence[str]) -> Baseline:
         UserError: one does not exist or holds no metrics, or two have the same task.
     """
     parts = [_read(name) for name in names]
-    metrics: dict[str, Mapping[str, float]] = {}
+    metrics: Metrics = {}
     owner: dict[str, str] = {}
     for part in parts:
         for task, values in part.metrics.items():

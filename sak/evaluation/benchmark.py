@@ -4,22 +4,24 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from sak import data, tasks
+from sak import data, tables, tasks
+from sak.bundles.build import build_tasks
 from sak.errors import UserError
-from sak.evaluation import tables
+from sak.evaluation import metrics_table
 from sak.evaluation.baselines import Baseline
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import Metrics, evaluate
+from sak.evaluation.evaluate import evaluate
 from sak.evaluation.prediction_files import MapWriter
-from sak.evaluation.subject import Target
+from sak.evaluation.subject import Subject
 from sak.files import write_json, write_text
+from sak.metrics import Metrics
 from sak.metrics.delta_m import delta_m, gains
 from sak.tasks import Task
 from sak.tasks.edge import Edge
 
 
-def judge(
-    target: Target,
+def run_benchmark(
+    subject: Subject,
     output: Path,
     split: str = "val",
     baseline: Baseline | None = None,
@@ -40,28 +42,26 @@ def judge(
         UserError: the data cannot be read, or the baseline be compared with, or the output be written.
         FloatingPointError: a prediction is not finite.
     """
-    benchmark = data.benchmark(target.data.dataset)
-    chosen = {
-        name: Edge(benchmark, boundaries) if name == "edge" else tasks.build(name, benchmark)
-        for name in target.data.tasks
-    }
+    chosen = build_tasks(subject.data)
+    if "edge" in chosen:
+        chosen["edge"] = Edge(chosen["edge"].dataset, boundaries)
     if baseline:
         baseline.check(chosen, boundaries)
     _open_output(output, overwrite)
-    accelerator = build_accelerator(target.precision)
+    accelerator = build_accelerator(subject.precision)
     maps = MapWriter(output, chosen) if save_maps else None
     with accelerator.main_process_first():
-        if not Path(target.data.root).exists():
-            data.prepare(target.data)
+        if not Path(subject.data.root).exists():
+            data.prepare(subject.data)
         if maps and accelerator.is_main_process:
             maps.start()
-    images = data.build(target.data, split)
+    images = data.build(subject.data, split)
     metrics = evaluate(
-        target.student.to(accelerator.device),
+        subject.student.to(accelerator.device),
         chosen,
         images,
-        target.batch_size,
-        target.data.workers,
+        subject.batch_size,
+        subject.data.workers,
         accelerator,
         keep=maps,
     ).metrics
@@ -70,15 +70,15 @@ def judge(
         if maps:
             maps.finish()
         what = (
-            f"{target.name}: {len(images)} {split} images of {target.data.dataset}, "
-            f"{target.data.image_size[0]}x{target.data.image_size[1]}"
+            f"{subject.name}: {len(images)} {split} images of {subject.data.dataset}, "
+            f"{subject.data.image_size[0]}x{subject.data.image_size[1]}"
         )
         table = _table(chosen, metrics, baseline)
         notes = _notes(chosen, metrics, baseline, boundaries)
-        text = [f"# Results of {target.name}", "", what + ".", "", *tables.piped(table), "", *notes]
+        text = [f"# Results of {subject.name}", "", what + ".", "", tables.markdown(table), "", *notes]
         write_text(output / "results.md", "\n".join(text) + "\n")
         write_json(output / "metrics.json", metrics)
-        print("\n".join([what, "", tables.aligned(table), "", *notes, f"written to {output}"]))
+        print("\n".join([what, "", tables.console(table), "", *notes, f"written to {output}"]))
     accelerator.end_training()
     return metrics
 
@@ -94,10 +94,11 @@ def _open_output(output: Path, overwrite: bool) -> None:
         raise UserError(f"{output} is not writable: choose another --output")
 
 
-def _table(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None) -> tables.Table:
+def _table(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None) -> tables.Rows:
     if baseline is None:
-        return tables.table(chosen, {"student": metrics})
-    return tables.table(chosen, {"student": metrics, "baseline": baseline.metrics}, gains(metrics, baseline.metrics))
+        return metrics_table.rows(chosen, {"student": metrics})
+    relative = gains(metrics, baseline.metrics, tasks.headlines(chosen))
+    return metrics_table.rows(chosen, {"student": metrics, "baseline": baseline.metrics}, relative)
 
 
 def _notes(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None, boundaries: str) -> list[str]:
@@ -109,7 +110,7 @@ def _notes(chosen: dict[str, Task], metrics: Metrics, baseline: Baseline | None,
             "matcher)"
         )
     if baseline:
-        gain = delta_m(metrics, baseline.metrics)
+        gain = delta_m(metrics, baseline.metrics, tasks.headlines(chosen))
         notes += [f"Δm: {gain:+.2f} % against {baseline.name} ({baseline.source})"]
     else:
         notes.append("Δm: none without a single-task baseline to measure it against (--baseline)")

@@ -1,4 +1,4 @@
-"""Judge a student, or a constant prediction, on a data set.
+"""Evaluate a student on a data set.
 
 Shapes: B batch, C channels of a task, H,W image, S sources of the routers.
 """
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from sak.data import loading
 from sak.data.faulty_images import Skips
-from sak.tasks import HIGHER, Task
+from sak.metrics import Metrics
+from sak.tasks import Task
 
-Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}
 Keep = Callable[[str, Tensor, Mapping], None]  # (task, its predictions of a batch, the batch)
 
 
@@ -60,7 +60,7 @@ def evaluate(
     metrics = {name: task.new_metric(workers).to(accelerator.device) for name, task in tasks.items()}
     routing: list[tuple[int, dict[str, list[Tensor]]]] = []
     load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
-    for number, batch in _batches(dataset, batch_size, load, accelerator, "evaluate"):
+    for number, batch in batches_of(dataset, batch_size, load, accelerator, "evaluate"):
         with torch.no_grad(), accelerator.autocast():
             output = student(batch["image"])
         for name, task in tasks.items():
@@ -84,52 +84,7 @@ def evaluate(
     )
 
 
-def constant_predictions(
-    tasks: Mapping[str, Task],
-    dataset: Dataset,
-    batch_size: int,
-    workers: int,
-    accelerator: Accelerator,
-    timeout: int = loading.TIMEOUT,
-    skips: Skips | None = None,
-) -> Metrics:
-    """Each metric of the best constant prediction: what can be had on this data set without looking at the images."""
-    labels: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
-    for _, batch in _batches(dataset, batch_size, load, accelerator, "constants", shard=False):
-        for name in tasks:
-            labels[name].append(_thinned_out(batch[name]).cpu())
-    candidates = {
-        name: task.constants(label for batch in labels[name] for label in batch).to(accelerator.device)
-        for name, task in tasks.items()
-    }
-    judged = {
-        name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
-        for name, task in tasks.items()
-    }
-    for _, batch in _batches(dataset, batch_size, load, accelerator, "constants"):
-        for name, task in tasks.items():
-            shape = (len(batch["image"]), task.channels, *batch["image"].shape[-2:])
-            for constant, metric in judged[name]:
-                output = constant.view(1, -1, 1, 1).expand(shape)
-                metric.update(task.predict(output), task.truth(batch))
-    best: Metrics = {}
-    for name, task in tasks.items():
-        values = [task.measured(metric) for _, metric in judged[name]]
-        best[name] = {
-            measure: (max if direction == HIGHER else min)(value[measure] for value in values)
-            for measure, direction in task.measures.items()
-        }
-    return best
-
-
-def _thinned_out(labels: Tensor, pixels: int = 128 * 128) -> Tensor:
-    """At most about ``pixels`` of each label map (..., H, W): the statistics of a whole set must fit in memory."""
-    stride = max(1, round((labels.shape[-1] * labels.shape[-2] / pixels) ** 0.5))
-    return labels[..., ::stride, ::stride]
-
-
-def _batches(
+def batches_of(
     dataset: Dataset,
     batch_size: int,
     load: Callable[..., Iterator[dict | None]],
@@ -159,6 +114,11 @@ def _batches(
 
 
 def to_device(batch: Mapping, device: torch.device) -> dict:
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value for key, value in batch.items()
-    }
+    """The batch with its tensors, those in lists too, on the device."""
+
+    def moved(value: object) -> object:
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+
+    return {key: moved(value) for key, value in batch.items()}

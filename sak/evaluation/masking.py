@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from sak.errors import UserError
-from sak.evaluation.evaluate import Metrics, evaluate
-from sak.evaluation.subject import Target
+from sak.evaluation.evaluate import evaluate
+from sak.evaluation.subject import Subject
 from sak.files import write_json
-from sak.research.frozen_models import digest
+from sak.metrics import Metrics
 from sak.student import Student, StudentOutput
 from sak.tasks import Task
+from teachers.fingerprints import weights_hash
 
 GROUP = 8  # sets that share a pass through stem and paths; their predictions of a batch are in memory together
 
@@ -28,7 +29,7 @@ class MaskedStudents:
     """The metrics of a student without some of its sources; what is in ``file`` already is not computed again.
 
     Args:
-        target: the student and how to evaluate it.
+        subject: the student and how to evaluate it.
         tasks: to decode and judge.
         dataset: the images.
         file: JSON that is written after each group of sets; one of another student or other images is replaced.
@@ -38,15 +39,15 @@ class MaskedStudents:
     """
 
     def __init__(
-        self, target: Target, tasks: Mapping[str, Task], dataset: Dataset, accelerator: Accelerator, file: Path
+        self, subject: Subject, tasks: Mapping[str, Task], dataset: Dataset, accelerator: Accelerator, file: Path
     ):
-        self.target, self.tasks, self.dataset, self.accelerator, self.file = target, tasks, dataset, accelerator, file
+        self.subject, self.tasks, self.dataset, self.accelerator, self.file = subject, tasks, dataset, accelerator, file
         self.origin = {
-            "student": digest(target.student),
-            "data": [target.data.dataset, str(Path(target.data.root).resolve()), *target.data.image_size],
+            "student": weights_hash(subject.student),
+            "data": [subject.data.dataset, str(Path(subject.data.root).resolve()), *subject.data.image_size],
             "images": len(dataset),
             "tasks": list(tasks),
-            "precision": target.precision,
+            "precision": subject.precision,
         }
         self.known: dict[str, Metrics] = {}
         if file.is_file():
@@ -69,8 +70,8 @@ class MaskedStudents:
             KeyboardInterrupt: the user stopped it; the groups that are done are kept.
         """
         for left_out in without:
-            self.target.student.knocked_out(tuple(left_out))
-        ordered = [[source for source in self.target.student.sources if source in left_out] for left_out in without]
+            self.subject.student.knocked_out(tuple(left_out))
+        ordered = [[source for source in self.subject.student.sources if source in left_out] for left_out in without]
         names = ["+".join(left_out) or "nothing" for left_out in ordered]
         missing = {name: left_out for name, left_out in zip(names, ordered, strict=True) if name not in self.known}
         groups = [list(missing)[start : start + GROUP] for start in range(0, len(missing), GROUP)]
@@ -82,14 +83,14 @@ class MaskedStudents:
 
     def _evaluate(self, group: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
         """All sets in one pass over the images: to `evaluate` they are tasks of one student."""
-        student = self.target.student.to(self.accelerator.device)
+        student = self.subject.student.to(self.accelerator.device)
         judged = {(name, task): self.tasks[task] for name in group for task in self.tasks}
         found = evaluate(
             _SeveralMasked(student, list(self.tasks), group).eval(),
             judged,
             self.dataset,
-            self.target.batch_size,
-            self.target.data.workers,
+            self.subject.batch_size,
+            self.subject.data.workers,
             self.accelerator,
         ).metrics
         return {name: {task: found[name, task] for task in self.tasks} for name in group}
@@ -109,3 +110,18 @@ class _SeveralMasked(nn.Module):
             output = self.student.decode(encoding, self.tasks, left_out)
             predictions |= {(name, task): prediction for task, prediction in output.predictions.items()}
         return StudentOutput(predictions, {}, {})
+
+
+def teachers_of(subject: Subject) -> list[str]:
+    """Those of a student that can be knocked out.
+
+    Raises:
+        UserError: there are none.
+    """
+    teachers = [source for source in subject.student.sources if source != "stem"]
+    if not teachers:
+        raise UserError(
+            f"the student of {subject.name} mixes no teachers' paths (it has the stem alone to read, and no routers), "
+            "so that no teacher can be knocked out: give one that was trained with student.paths=adapter"
+        )
+    return teachers

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset, default_collate
 from sak.data.reading import FaultyFile
 from sak.evaluation.evaluate import to_device
 from sak.evaluation.figures import prediction_panel
+from sak.labels import IGNORE
 from sak.student import Student
-from sak.tasks import IGNORE, Task
+from sak.tasks import Task
 
 IMAGES = 6
 

@@ -16,7 +16,7 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass
-class Target:
+class Subject:
     """
     Attributes:
         name: as it was given.
@@ -33,18 +33,18 @@ class Target:
     precision: str = "no"
 
 
-def open_target(
-    target: str,
+def open_subject(
+    place: str,
     dataset: str | None = None,
     root: str | None = None,
     image_size: tuple[int, int] | None = None,
     num_heads: int | None = None,
     labelled: bool = True,
-) -> Target:
+) -> Subject:
     """Load a student, and find out what it is to be judged on.
 
     Args:
-        target: a run directory; a bundle, or its id on the hub; or a checkpoint file of the published SAK code.
+        place: a run directory; a bundle, or its id on the hub; or a checkpoint file of the published SAK code.
         dataset: unless given, that of the run, or the one whose tasks and channels the student has.
         root: of the data set; unless given, that of the run.
         image_size: (H, W); unless given, that of training.
@@ -52,27 +52,27 @@ def open_target(
         labelled: False where the student is to see images without a data set's labels, of which nothing is asked then.
 
     Raises:
-        UserError: there is nothing to judge at `target`, it does not fit the arguments, or more must be said.
+        UserError: there is no student at `place`, it does not fit the arguments, or more must be said.
     """
-    path = Path(target)
+    path = Path(place)
     if (path / "config.yaml").is_file():
         found = _run(path, dataset, root)
     else:
         benchmark = dataset and data.benchmark(dataset)
-        if (path / "config.json").is_file() or (not path.exists() and HUB_ID.fullmatch(target)):
-            student = load_bundle(target)
+        if (path / "config.json").is_file() or (not path.exists() and HUB_ID.fullmatch(place)):
+            student = load_bundle(place)
         elif path.is_file():
             student = load_official(path, image_size, benchmark, num_heads)
         else:
             raise UserError(
-                f"{target} is no run directory (with config.yaml), no bundle (with config.json), and no checkpoint file"
+                f"{place} is no run directory (with config.yaml), no bundle (with config.json), and no checkpoint file"
             )
-        found = Target(target, student, DataConfig(dataset=dataset, root=root))
+        found = Subject(place, student, DataConfig(dataset=dataset, root=root))
     student = found.student
     if not student.channels:
-        raise UserError(f"{target} has no task heads (it was distilled only), so that there is nothing to judge")
+        raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to judge")
     if labelled:
-        found.data.dataset = _fitting(target, student, found.data.dataset)
+        found.data.dataset = _fitting(place, student, found.data.dataset)
         if not found.data.root:
             raise UserError(f"say where {found.data.dataset} lies: --data ROOT")
     found.data.tasks = list(student.channels)
@@ -80,11 +80,11 @@ def open_target(
     try:
         student.stem.grid(*found.data.image_size)
     except ValueError as error:
-        raise UserError(f"{target}: {error}") from None
+        raise UserError(f"{place}: {error}") from None
     return found
 
 
-def _run(path: Path, dataset: str | None, root: str | None) -> Target:
+def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
     config = configuration.load(path / "config.yaml")
     bundle = find_bundle(path)
     if dataset not in (None, config.data.dataset) and root is None:
@@ -95,10 +95,10 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Target:
         workers=config.data.workers,
         renderer=config.data.renderer,
     )
-    return Target(str(path), load_bundle(bundle), found, config.stages.multitask.batch_size, config.precision)
+    return Subject(str(path), load_bundle(bundle), found, config.stages.multitask.batch_size, config.precision)
 
 
-def _fitting(target: str, student: Student, dataset: str | None) -> str:
+def _fitting(place: str, student: Student, dataset: str | None) -> str:
     """The data set that was asked for, or the only one that fits."""
     has = ", ".join(f"{task}: {count}" for task, count in student.channels.items())
     benchmarks = tasks.benchmarks(student.channels)
@@ -106,15 +106,15 @@ def _fitting(target: str, student: Student, dataset: str | None) -> str:
         if len(benchmarks) == 1:
             return benchmarks[0]
         which = f"fit {' and '.join(benchmarks)} alike" if benchmarks else "fit no known data set"
-        raise UserError(f"the tasks and channels of {target} ({has}) {which}: name the data set with --dataset")
+        raise UserError(f"the tasks and channels of {place} ({has}) {which}: name the data set with --dataset")
     if data.benchmark(dataset) not in benchmarks:
-        raise UserError(f"the tasks and channels of {target} ({has}) are not those of {dataset}")
+        raise UserError(f"the tasks and channels of {place} ({has}) are not those of {dataset}")
     return dataset
 
 
-def default_output(target: str, kind: str = "evaluation") -> Path:
-    """Where the results of a target go unless told: to ``kind`` in its run, else to ``kind/<its name>``."""
-    path = Path(target)
+def default_output(place: str, kind: str = "evaluation") -> Path:
+    """Where the results on a student go unless told: to ``kind`` in its run, else to ``kind/<its name>``."""
+    path = Path(place)
     if (path / "config.yaml").is_file():
         return path / kind
-    return Path(kind) / (path.resolve().stem if path.exists() else target.replace("/", "_"))
+    return Path(kind) / (path.resolve().stem if path.exists() else place.replace("/", "_"))

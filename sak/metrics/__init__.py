@@ -1,0 +1,3 @@
+"""The numerics of the metrics; no model code."""
+
+Metrics = dict[str, dict[str, float]]  # {task: {metric: value}}, as in metrics.json

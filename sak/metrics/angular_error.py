@@ -3,9 +3,8 @@
 import torch
 from torchmetrics import Metric
 
+from sak.labels import IGNORE
 from sak.metrics.exact_sum import exact_sum, from_exact
-
-IGNORE = 255
 
 
 class AngularError(Metric):

@@ -3,21 +3,12 @@
 from collections.abc import Mapping
 
 from sak.errors import UserError
+from sak.metrics import Metrics
 
-# Each task's headline metric, and whether more of it is better.
-HEADLINE = {
-    "semseg": ("miou", True),
-    "human_parts": ("miou", True),
-    "saliency": ("max_f", True),
-    "normals": ("mean_error", False),
-    "edge": ("ods_f", True),
-    "depth": ("rmse", False),
-}
-
-Results = Mapping[str, Mapping[str, float]]  # {task: {metric: value}}, as in metrics.json
+Headlines = Mapping[str, tuple[str, bool]]  # {task: (its headline metric, whether more of it is better)}
 
 
-def gains(results: Results, baseline: Results) -> dict[str, float]:
+def gains(results: Metrics, baseline: Metrics, headlines: Headlines) -> dict[str, float]:
     """{task: percent}: (M - M_baseline) / M_baseline of each task of `results`, negated where less is better.
 
     Raises:
@@ -25,9 +16,9 @@ def gains(results: Results, baseline: Results) -> dict[str, float]:
     """
     relative = {}
     for task in results:
-        if task not in HEADLINE:
-            raise UserError(f"There is no headline metric for the task {task!r}: known are {', '.join(HEADLINE)}.")
-        metric, higher_is_better = HEADLINE[task]
+        if task not in headlines:
+            raise UserError(f"There is no headline metric for the task {task!r}: known are {', '.join(headlines)}.")
+        metric, higher_is_better = headlines[task]
         if metric not in results[task]:
             raise UserError(f"The results lack {task}.{metric}, which the relative gain of {task} needs.")
         if metric not in baseline.get(task, {}):
@@ -40,7 +31,7 @@ def gains(results: Results, baseline: Results) -> dict[str, float]:
     return relative
 
 
-def delta_m(results: Results, baseline: Results) -> float:
+def delta_m(results: Metrics, baseline: Metrics, headlines: Headlines) -> float:
     """Percent: the mean of `gains` over the tasks of `results`.
 
     Only numbers against the same baseline can be compared: name it beside them.
@@ -50,5 +41,5 @@ def delta_m(results: Results, baseline: Results) -> float:
     """
     if not results:
         raise UserError("There are no results to compare with the baseline: evaluate at least one task.")
-    relative = gains(results, baseline)
+    relative = gains(results, baseline, headlines)
     return sum(relative.values()) / len(relative)

@@ -3,9 +3,9 @@
 import torch
 from torchmetrics import Metric
 
+from sak.labels import IGNORE
 from sak.metrics.exact_sum import exact_sum, from_exact
 
-IGNORE = 255
 BETA_SQUARED = 0.3
 NUM_THRESHOLDS = 19  # 0.05, 0.10, ..., 0.95
 

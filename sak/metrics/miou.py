@@ -3,7 +3,7 @@
 import torch
 from torchmetrics import Metric
 
-IGNORE = 255
+from sak.labels import IGNORE
 
 
 class MeanIoU(Metric):

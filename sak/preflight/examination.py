@@ -15,8 +15,8 @@ from PIL import Image
 
 from sak.data.archive import Archive
 from sak.data.reading import DamagedFile, OutOfRange, naming, read_image, read_map
-from sak.data.transforms import IGNORE
 from sak.errors import UserError
+from sak.labels import IGNORE
 from sak.metrics.rmse import MAX_DEPTH
 
 ROUNDING = 3**0.5 / 255  # how far 8 bits a component can move the length of a unit vector

@@ -10,14 +10,13 @@ from tqdm import tqdm
 
 from sak import data
 from sak.bundles.build import build_committee, build_labelled, build_training_set
-from sak.config.schema import taught_by
+from sak.config.schema import STAGES, taught_by
 from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
-from sak.training.checkpoint import STAGES
 from teachers.cache import FILLED, allocate
 
 BLOCK = 32  # batches, after which a process looks at what the others have done

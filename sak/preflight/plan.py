@@ -17,12 +17,11 @@ from torch.utils._pytree import tree_leaves
 
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.bundles.change import resting
-from sak.config.schema import change, image_size, left_out, taught_by
+from sak.config.schema import active_stages, change, distils, image_size, number_of_steps, taught_by
 from sak.student import Student
 from sak.student.upsampled_conv import _upsample_and_shift
 from sak.tasks import Task
 from sak.training import objectives
-from sak.training.checkpoint import STAGES
 from teachers import Committee
 from teachers.base import RANDOM
 
@@ -111,8 +110,8 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
     Raises:
         UserError: the parts of the config do not fit together, or a teacher's family or model does not exist.
     """
-    stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
-    tasks = build_tasks(config) if "multitask" in stages else {}
+    stages = active_stages(config)
+    tasks = build_tasks(config.data) if "multitask" in stages else {}
     with torch.device("meta"):
         committee, student = build_without_weights(config, tasks)
     parameters = {
@@ -129,10 +128,7 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
             student.to_empty(device="cpu").train()
             committee.to_empty(device="cpu")
             for stage in stages:
-                settings = config.stages[stage]
-                steps = settings.steps
-                if steps is None:
-                    steps = settings.epochs * (images[stage] // settings.batch_size)
+                steps = number_of_steps(config.stages[stage], images[stage])
                 plans[stage] = plan_stage(config, stage, steps, images[stage], student, committee, tasks)
     finally:
         _upsample_and_shift.cache_clear()  # its matrices from here hold no data
@@ -164,7 +160,7 @@ def plan_stage(
 ) -> StagePlan:
     """Student and committee hold no data, and all is called within the FakeTensorMode that they belong to."""
     settings = config.stages[stage]
-    teaches = len(committee.members) > 0 and (stage == "distill" or settings.alpha != 0)
+    teaches = distils(config, stage)
     objectives.choose_trained_weights(student, stage, distils=teaches)
     size = image_size(config, stage)
     student.set_image_size(size)

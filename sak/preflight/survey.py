@@ -14,12 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sak.config.schema import DataConfig
-from sak.data import DATASETS, benchmark
+from sak.data import SPLITS, kind_of
 from sak.data.archive import Archive
 from sak.errors import UserError
 from sak.preflight.examination import Findings, Problem, examine
 
-SPLITS = ("train", "val")
 METRES = (0.3, 20.0)  # between these lies the median depth of any set of rooms
 # kind of a problem: (what it is, how to mend it)
 REMEDIES = {
@@ -81,8 +80,7 @@ def inspect(data: DataConfig, sample: int | None = None, workers: int = 0, progr
     Raises:
         UserError: the data set's name, or one of the tasks, is unknown.
     """
-    benchmark(data.dataset)
-    kind, _ = DATASETS[data.dataset]
+    kind = kind_of(data.dataset)
     inspection, root = Inspection(), Path(data.root)
     if unknown := [task for task in data.tasks if task not in kind.TASKS]:
         raise UserError(f"{kind.TITLE} has no task {unknown[0]!r}: it has {', '.join(kind.TASKS)}.")

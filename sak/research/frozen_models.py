@@ -1,6 +1,5 @@
 """The frozen models that a config names for probing and comparing."""
 
-import hashlib
 from collections.abc import Mapping
 
 import torch
@@ -31,12 +30,3 @@ def build_models(specs: Mapping[str, teachers.TeacherSpec], seed: int) -> dict[s
         torch.manual_seed(seed)
         models[name] = teachers.build(name, spec)
     return models
-
-
-def digest(model: nn.Module) -> str:
-    """A short name for the weights themselves: a file may be replaced under the same path."""
-    hashed = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        hashed.update(name.encode())
-        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return hashed.hexdigest()[:16]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from sak.errors import UserError
-from sak.tasks.base import HIGHER, IGNORE, LOWER, Task
+from sak.tasks.base import HIGHER, LOWER, Task
 from sak.tasks.depth import Depth
 from sak.tasks.edge import Edge
 from sak.tasks.human_parts import HumanParts
@@ -13,7 +13,7 @@ from sak.tasks.semseg import SemSeg
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (SemSeg, HumanParts, Saliency, Normals, Edge, Depth)}
 
-__all__ = ["HIGHER", "IGNORE", "LOWER", "TASKS", "Task", "benchmarks", "build"]
+__all__ = ["HIGHER", "LOWER", "TASKS", "Task", "arrow", "benchmarks", "build", "find_metric", "headlines"]
 
 
 def benchmarks(channels: Mapping[str, int]) -> list[str]:
@@ -24,6 +24,30 @@ def benchmarks(channels: Mapping[str, int]) -> list[str]:
         for benchmark in known
         if all(name in TASKS and TASKS[name].channels_of.get(benchmark) == count for name, count in channels.items())
     ]
+
+
+def arrow(task: Task) -> str:
+    """Which way the headline metric is better, for tables and figures."""
+    return "↑" if task.headline()[1] else "↓"
+
+
+def headlines(tasks: Mapping[str, Task | type[Task]]) -> dict[str, tuple[str, bool]]:
+    """{task: (its headline metric, whether more of it is better)}, as ``sak.metrics.delta_m`` asks for it."""
+    return {name: task.headline() for name, task in tasks.items()}
+
+
+def find_metric(name: str, tasks: Mapping[str, Task], key: str, or_else: str = "") -> tuple[str, str]:
+    """(task, metric) of "TASK.METRIC".
+
+    Raises:
+        UserError: the tasks have no such metric, which ``key``, a key of a config or an option, asked for; what it
+            could be instead is ``or_else``.
+    """
+    task, _, metric = name.partition(".")
+    if task not in tasks or metric not in tasks[task].measures:
+        known = [f"{title}.{measure}" for title, each in tasks.items() for measure in each.measures]
+        raise UserError(f"{key} is {name!r}, but must be {or_else}one of {', '.join(known)}")
+    return task, metric
 
 
 def build(name: str, dataset: str) -> Task:

@@ -10,7 +10,6 @@ import numpy as np
 import torchmetrics
 from torch import Tensor
 
-IGNORE = 255
 HIGHER, LOWER = "higher", "lower"
 
 
@@ -30,6 +29,12 @@ class Task(abc.ABC):
     measures: Mapping[str, str]
     units: str
     channels_of: Mapping[str, int]
+
+    @classmethod
+    def headline(cls) -> tuple[str, bool]:
+        """The metric that stands for the task in Δm, and whether more of it is better."""
+        metric, direction = next(iter(cls.measures.items()))
+        return metric, direction == HIGHER
 
     def __init__(self, dataset: str):
         self.dataset = dataset
@@ -57,7 +62,7 @@ class Task(abc.ABC):
     def measured(self, metric: torchmetrics.Metric) -> dict[str, float]:
         """{metric: value} in ``units``, the headline first."""
         value = metric.compute()
-        values = value if isinstance(value, Mapping) else {next(iter(self.measures)): value}
+        values = value if isinstance(value, Mapping) else {self.headline()[0]: value}
         return {name: float(values[name]) for name in self.measures}
 
     @abc.abstractmethod

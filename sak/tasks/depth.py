@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sak.labels import IGNORE
 from sak.metrics.rmse import DepthRMSE
-from sak.tasks.base import IGNORE, LOWER, Task
+from sak.tasks.base import LOWER, Task
 
 DRAWN_RANGE = 10.0  # metres; NYUD's rooms end there
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sak.labels import IGNORE
 from sak.metrics.boundary import BoundaryF
-from sak.tasks.base import HIGHER, IGNORE, Task
+from sak.tasks.base import HIGHER, Task
 
 POSITIVE_WEIGHT = 0.95
 FAINT = 3.5 / 255  # 3 in 8 bits

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sak.labels import IGNORE
 from sak.metrics.angular_error import AngularError
-from sak.tasks.base import IGNORE, LOWER, Task
+from sak.tasks.base import LOWER, Task
 
 WEISZFELD_STEPS = 50
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sak.labels import IGNORE
 from sak.metrics.max_f import MaxF
-from sak.tasks.base import HIGHER, IGNORE, Task, palette
+from sak.tasks.base import HIGHER, Task, palette
 
 
 class Saliency(Task):

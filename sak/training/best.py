@@ -11,29 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from sak.bundles.bundle import save_bundle
-from sak.errors import UserError
-from sak.evaluation.evaluate import Metrics
+from sak.metrics import Metrics
 from sak.student import Student
-from sak.tasks import HIGHER, Task
+from sak.tasks import HIGHER, Task, find_metric
 
 RECORD = "best.json"  # in the bundle: {"metric", "value", "step"}
-
-
-def check_metric(metric: str, tasks: Mapping[str, Task]) -> None:
-    """
-    Raises:
-        UserError: the tasks have no metric "<task>.<measure>" of this name.
-    """
-    known = [f"{name}.{measure}" for name, task in tasks.items() for measure in task.measures]
-    if metric not in known:
-        raise UserError(f"stages.multitask.keep_best is {metric!r}, but must be one of {', '.join(known)}")
 
 
 def keep_best(
     directory: Path, metric: str, tasks: Mapping[str, Task], metrics: Metrics, student: Student, step: int
 ) -> None:
     """Write the student to ``directory`` if none before was as good in ``metric``."""
-    name, measure = metric.split(".")
+    name, measure = find_metric(metric, tasks, "stages.multitask.keep_best")
     value, before = metrics[name][measure], best(directory, metric)
     sign = 1 if tasks[name].measures[measure] == HIGHER else -1
     if math.isfinite(value) and (before is None or sign * value > sign * before["value"]):

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.files import replacing
 
-STAGES = ("distill", "multitask")
 CONTENT = ("stage", "step", "student", "optimizer", "scaler")  # no random state: it is drawn anew for every step
 
 

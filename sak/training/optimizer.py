@@ -2,12 +2,12 @@
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from sak.config.schema import OptimConfig
 from sak.student import Student
 from sak.student.growth import keep_entrances_positive
 from sak.training import sharding
-from sak.training.schedule import adamw
 
 
 class Learner:
@@ -72,3 +72,9 @@ class Learner:
         if not self.sharded:
             self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         self.accelerator.free_memory(self.model, self.optimizer)
+
+
+def adamw(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
+    """AdamW over the parameters that require a gradient, in fused kernels: one pass over the memory of each."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)

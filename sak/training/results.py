@@ -8,9 +8,9 @@ from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe
 from sak.config.schema import change, left_out
 from sak.data.faulty_images import Skips
-from sak.evaluation import tables
-from sak.evaluation.evaluate import Metrics
+from sak.evaluation import metrics_table
 from sak.files import write_json, write_text
+from sak.metrics import Metrics
 from sak.student import Student
 from sak.tasks import Task
 from sak.training.best import best
@@ -36,9 +36,9 @@ def write_evaluated(
     save_bundle(student, run.student, keep_aligners=left_out(config.stages.multitask))
     write_json(run.constants, constants)
     notes = _notes(config, run, skips)
-    write_text(run.results, tables.markdown(config.name, tasks, metrics, constants, notes))
+    write_text(run.results, metrics_table.markdown(config.name, tasks, metrics, constants, notes))
     write_json(run.metrics, metrics)
-    print(tables.console(tasks, metrics, constants))
+    print(metrics_table.console(tasks, metrics, constants))
 
 
 def write_distilled(
@@ -47,7 +47,7 @@ def write_distilled(
     """Of a run of the first stage alone: a student to go on from, and no metrics, which it has none."""
     save_bundle(student, run.student, keep_aligners=True)
     notes = _notes(config, run, skips)
-    write_text(run.results, tables.of_distillation(config.name, student, steps, run.path, notes))
+    write_text(run.results, metrics_table.of_distillation(config.name, student, steps, run.path, notes))
     write_json(run.metrics, {})
 
 

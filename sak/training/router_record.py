@@ -1,10 +1,12 @@
-"""The routers' weights while they train, left on the device until somebody looks."""
+"""The routers' weights while they train, left on the device until somebody looks; and what a run's events call them."""
 
 import torch
 from torch import Tensor
 
 from sak.student import Student, StudentOutput
-from sak.training.router_tags import weight_tag
+
+# Groups of tags, ``GROUP/TASK/blockN/SOURCE``: means over the validation set, or over a step's batch.
+VALIDATION, TRAINING = "routing", "routing_training"
 
 
 class RoutingRecord:
@@ -47,3 +49,8 @@ class RoutingRecord:
             for block, weights in zip(self.levels, levels, strict=True)
             for source, weight in zip(self.sources, weights, strict=True)
         }
+
+
+def weight_tag(task: str, block: int, source: str) -> str:
+    """Within a group."""
+    return f"{task}/block{block}/{source}"

@@ -2,9 +2,6 @@
 
 import math
 
-import torch
-from torch import nn
-
 from sak.config.schema import OptimConfig
 
 
@@ -17,9 +14,3 @@ def learning_rate(optim: OptimConfig, step: int, steps: int, steps_per_epoch: in
     if optim.schedule == "cosine":
         return optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
     return optim.lr * (1 - progress) ** optim.power
-
-
-def adamw(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that require a gradient, in fused kernels: one pass over the memory of each."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)

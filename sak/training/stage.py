@@ -16,19 +16,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak.bundles.change import learning_and_resting
-from sak.config.schema import image_size
-from sak.data.loading import TrainingBatches
+from sak.config.schema import STAGES, distils, image_size
 from sak.evaluation.distributed import Agreement, RunningStatistics
 from sak.evaluation.evaluate import to_device
 from sak.interrupt import StopRequest
 from sak.student import Student
 from sak.training import checkpoint, objectives, sharding
-from sak.training.checkpoint import STAGES, Progress
+from sak.training.batches import TrainingBatches
+from sak.training.checkpoint import Progress
 from sak.training.compiling import compiled
 from sak.training.loss_record import LossRecord
 from sak.training.optimizer import Learner
-from sak.training.router_record import RoutingRecord
-from sak.training.router_tags import TRAINING
+from sak.training.router_record import TRAINING, RoutingRecord
 from sak.training.schedule import learning_rate
 from sak.training.task_balance import build_task_balance
 from sak.training.teacher_targets import Teaching
@@ -120,7 +119,7 @@ class StageTraining:
         self.learner.release()
 
     def _prepare(self, state: dict | None) -> None:
-        objectives.choose_trained_weights(self.student, self.stage, self.teaching.distils(self.stage))
+        objectives.choose_trained_weights(self.student, self.stage, distils(self.config, self.stage))
         set_image_size(self.student, self.config, self.stage)
         if self.student.frozen:
             self.accelerator.print(f"{self.stage}: {learning_and_resting(self.student)}")

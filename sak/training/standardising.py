@@ -8,11 +8,11 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from sak.data.loading import TrainingBatches
 from sak.distillation.standardisation import Standardiser
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device
 from sak.training import checkpoint
+from sak.training.batches import TrainingBatches
 from sak.training.objectives import Features
 from teachers import Committee
 

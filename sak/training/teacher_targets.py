@@ -6,10 +6,11 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
-from sak.data.loading import TrainingBatches
+from sak.config.schema import distils
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.distillation.standardisation import Standardiser
 from sak.training import objectives
+from sak.training.batches import TrainingBatches
 from sak.training.standardising import build_standardiser
 from teachers import Committee
 from teachers.cache import allocate
@@ -53,10 +54,6 @@ class Teaching:
             caches = [cache for features in self.cached.values() for cache in features.caches.values()]
             allocate(caches, self.accelerator.print)
 
-    def distils(self, stage: str) -> bool:
-        """Whether the stage's loss has a distillation part."""
-        return self.committee is not None and (stage == "distill" or self.config.stages.multitask.alpha != 0)
-
     def features(self, stage: str, batches: TrainingBatches) -> objectives.Features | None:
         """What gives a batch's features, for a stage that begins or goes on; None where it does not distil.
 
@@ -68,7 +65,7 @@ class Teaching:
         Raises:
             UserError: as of `build_standardiser`.
         """
-        if not self.distils(stage):
+        if not distils(self.config, stage):
             return None
         features = self.cached.get(stage) or objectives.of_images(self.committee)
         kind = self.config.stages[stage].standardise

@@ -6,11 +6,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from sak.config.schema import STAGES
 from sak.evaluation.evaluate import Evaluation
-from sak.evaluation.figures import pixels, routing_heat_map
-from sak.files import replacing
-from sak.training.checkpoint import STAGES, Progress
-from sak.training.router_tags import VALIDATION, weight_tag
+from sak.evaluation.figures import routing_heat_map
+from sak.plotting import pixels, save
+from sak.training.checkpoint import Progress
+from sak.training.router_record import VALIDATION, weight_tag
 from sak.training.run_directory import RunDirectory
 
 
@@ -49,8 +50,7 @@ class Tracker:
         """Into the events, and as ``directory/step-<step>.png``."""
         step = self._step(done)
         self.writer.add_image(tag, pixels(figure), step, dataformats="HWC")
-        with replacing(directory / f"step-{step:07d}.png") as beside:
-            figure.savefig(beside, format="png")
+        save(figure, directory / f"step-{step:07d}.png")
 
     def close(self) -> None:
         self.writer.close()

@@ -21,14 +21,15 @@ from sak.bundles.build import (
     start_from_weights,
 )
 from sak.bundles.change import changed_student, describe, trained_student
-from sak.config.schema import change, left_out, taught_by
+from sak.config.schema import STAGES, active_stages, change, number_of_steps, taught_by
 from sak.data.faulty_images import build_skips
-from sak.data.loading import TrainingBatches, watching_workers
+from sak.data.loading import watching_workers
 from sak.errors import UserError
 from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
+from sak.tasks import find_metric
 from sak.training import checkpoint, results
-from sak.training.best import check_metric
-from sak.training.checkpoint import STAGES, Progress
+from sak.training.batches import TrainingBatches
+from sak.training.checkpoint import Progress
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining, set_image_size
 from sak.training.teacher_targets import Teaching
@@ -49,7 +50,7 @@ def train(config: DictConfig) -> RunDirectory:
         KeyboardInterrupt: the user stopped it; a checkpoint was written.
         FloatingPointError: a loss became infinite or not a number.
     """
-    if all(left_out(stage) for stage in config.stages.values()) and not change(config):
+    if not active_stages(config) and not change(config):
         raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
     run = RunDirectory(config)
     run.check(config)
@@ -69,13 +70,13 @@ class Experiment:
         self.accelerator = build_accelerator(config.precision, config.data.timeout)
         self.agreement = Agreement(self.accelerator.num_processes)
         torch.manual_seed(config.seed)  # of all weights that are drawn
-        self.stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
+        self.stages = active_stages(config)
         source = trained_student(config)
         # Without the second stage there is nothing to predict with, unless a trained student is changed: no heads, no
         # labelled data, no evaluation.
-        tasks = build_tasks(config) if "multitask" in self.stages or (source and source.heads) else {}
+        tasks = build_tasks(config.data) if "multitask" in self.stages or (source and source.heads) else {}
         if tasks and config.stages.multitask.keep_best:
-            check_metric(config.stages.multitask.keep_best, tasks)
+            find_metric(config.stages.multitask.keep_best, tasks, "stages.multitask.keep_best")
         teachers = taught_by(config)
         committee = build_committee(config, teachers).to(self.accelerator.device) if teachers else None
         for line in committee.reports if committee else ():
@@ -97,7 +98,8 @@ class Experiment:
                 data.prepare(config.data)
             self.batches = {stage: self._training_batches(stage) for stage in self.stages}
         self.teaching.allocate()
-        self.steps = {stage: self._number_of_steps(stage) for stage in STAGES}
+        images = {stage: len(batches.dataset) for stage, batches in self.batches.items()}
+        self.steps = {stage: number_of_steps(config.stages[stage], images.get(stage, 0)) for stage in STAGES}
         self.validation = Validation(config, run, tasks, self.accelerator) if tasks else None
         if self.accelerator.is_main_process:
             run.open(config)
@@ -182,9 +184,3 @@ class Experiment:
             self.config.data.timeout,
             build_skips(self.config.data, self.run.skipped, stage, len(dataset), replaced=True),
         )
-
-    def _number_of_steps(self, stage: str) -> int:
-        settings = self.config.stages[stage]
-        if stage not in self.stages:
-            return 0
-        return settings.epochs * self.batches[stage].steps_per_epoch if settings.steps is None else settings.steps

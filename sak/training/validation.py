@@ -5,8 +5,10 @@ from omegaconf import DictConfig
 
 from sak import data
 from sak.data.faulty_images import build_skips
-from sak.evaluation.evaluate import Evaluation, Metrics, constant_predictions, evaluate
+from sak.evaluation.constants import constant_predictions
+from sak.evaluation.evaluate import Evaluation, evaluate
 from sak.evaluation.panel import Panel
+from sak.metrics import Metrics
 from sak.student import Student
 from sak.tasks import Task
 from sak.training import sharding

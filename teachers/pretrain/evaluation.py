@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from skimage.color import rgb2lab
 from skimage.segmentation import flood
 from torch import Tensor
+from torchmetrics.functional.classification import multilabel_average_precision
 
 import teachers
 from sak.data.mini.classes import CONTEXT_ID
@@ -241,9 +242,7 @@ def _linear_probe(seen: Tensor, labels: Tensor, held: Tensor) -> Tensor:
 
 def _average_precision(scores: Tensor, truths: Tensor) -> Tensor:
     """(C,): of each class (N,C), the mean over its scenes of the precision at their rank."""
-    ranked = truths.gather(0, scores.argsort(dim=0, descending=True)).float()
-    precision = ranked.cumsum(0) / torch.arange(1, len(ranked) + 1).unsqueeze(1)
-    return (precision * ranked).sum(0) / ranked.sum(0)
+    return multilabel_average_precision(scores, truths.long(), num_labels=scores.shape[1], average=None)
 
 
 def _accuracy(predictions: Tensor, labels: Tensor) -> float:

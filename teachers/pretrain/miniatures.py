@@ -1,54 +1,17 @@
-"""The architectures of the miniature committee: what is trained here is what the family files load."""
+"""The miniature committee, as its config describes it: what is trained here is what the family files load."""
 
-from teachers.base import TeacherSpec
+from pathlib import Path
 
-IMAGE_SIZE = 96
-LEVELS = [1, 3, 5, 7]
+from omegaconf import OmegaConf
 
-MINIATURES = {
-    "dinov2": TeacherSpec(
-        family="dinov2",
-        model="vit_small_patch14_dinov2",
-        weights="teachers/mini/dinov2.safetensors",
-        levels=LEVELS,
-        options={"img_size": IMAGE_SIZE, "patch_size": 8, "embed_dim": 144, "depth": 8, "num_heads": 3},
-    ),
-    "clip": TeacherSpec(
-        family="clip",
-        model="ViT-B-16",
-        weights="teachers/mini/clip.safetensors",
-        levels=LEVELS,
-        options={
-            "image_size": IMAGE_SIZE,
-            "patch_size": 8,
-            "width": 128,
-            "layers": 8,
-            "head_width": 32,
-            "embed_dim": 128,
-        },
-    ),
-    "sam": TeacherSpec(
-        family="sam",
-        model="vit_b",
-        weights="teachers/mini/sam.safetensors",
-        levels=LEVELS,
-        options={
-            "img_size": IMAGE_SIZE,
-            "patch_size": 8,
-            "embed_dim": 128,
-            "depth": 8,
-            "num_heads": 4,
-            "window_size": 6,
-            "global_attn_indexes": [1, 3, 5, 7],
-            "out_chans": 64,
-        },
-    ),
-    # no member of the committee: the plain supervised network that the members are compared with
-    "vit": TeacherSpec(
-        family="timm",
-        model="vit_tiny_patch16_384",
-        weights="teachers/mini/vit.safetensors",
-        levels=LEVELS,
-        options={"img_size": IMAGE_SIZE, "patch_size": 8, "embed_dim": 128, "depth": 8, "num_heads": 4},
-    ),
+from sak import config
+from sak.config.schema import TeacherSpec
+
+CONFIG = Path(__file__).parents[2] / "configs" / "sak_pascal_mini.yaml"
+
+_settings = config.load(CONFIG)
+IMAGE_SIZE: int = _settings.data.image_size[0]  # of the scenes that it learns from
+# The committee, and the plain supervised network that its members are compared with.
+MINIATURES: dict[str, TeacherSpec] = {
+    name: OmegaConf.to_object(spec) for name, spec in {**_settings.teachers, **_settings.probe.extra}.items()
 }

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
+from torchvision.ops import sigmoid_focal_loss
 
 from teachers.pretrain import data
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
@@ -120,8 +121,7 @@ def sample_prompts(regions: Tensor, prompts: int, generator: torch.Generator) ->
 
 def focal(logits: Tensor, truths: Tensor, gamma: float = 2.0) -> Tensor:
     """Focal loss (Lin et al., arXiv 1708.02002) of masks (Q,M,S,S), mean over pixels: (Q,M)."""
-    error = F.binary_cross_entropy_with_logits(logits, truths, reduction="none")
-    return (error * (1 - torch.exp(-error)) ** gamma).mean(dim=(-2, -1))
+    return sigmoid_focal_loss(logits, truths, alpha=-1, gamma=gamma).mean(dim=(-2, -1))
 
 
 def dice(logits: Tensor, truths: Tensor) -> Tensor:

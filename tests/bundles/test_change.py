@@ -150,7 +150,7 @@ def test_updating_trains_one_path_alone_from_where_it_is(load, added):
     settings = load("name=updated", "student.update_teacher=dinov2", f"from={added.path}", "teachers.vit=null")
     source = trained_student(settings)
     dims = build_committee(settings).dims
-    start = changed_student(settings, source, build_tasks(settings), dims)
+    start = changed_student(settings, source, build_tasks(settings.data), dims)
     theirs = dict(source.named_parameters())
     new = {name for name, value in start.named_parameters() if name not in theirs}
     assert new == {f"paths.dinov2.aligners.{n}.{what}" for n in range(4) for what in ("weight", "bias")}
@@ -209,7 +209,7 @@ def test_several_processes_leave_the_statistics_of_heads_that_rest(added):
 def test_the_plan_is_of_what_learns(load, add, added):
     for settings in (add(), load("student.update_teacher=vit", f"from={added.path}")):
         source = trained_student(settings)
-        student = changed_student(settings, source, build_tasks(settings), {"vit": [16] * 4})
+        student = changed_student(settings, source, build_tasks(settings.data), {"vit": [16] * 4})
         planned = plan(settings, {"distill": 4, "multitask": 4})
         for stage in checkpoint.STAGES:
             objectives.choose_trained_weights(student, stage, distils=True)
@@ -230,7 +230,7 @@ def test_an_interrupted_change_ends_as_one_that_is_not(add, added, train_until_k
 def test_a_path_file_is_where_a_new_path_starts(add, added, place):
     path_files.save_path(added.path, "vit", place / "vit.safetensors")
     settings = add(f"student.path={place / 'vit.safetensors'}")
-    student = changed_student(settings, trained_student(settings), build_tasks(settings), {"vit": [16] * 4})
+    student = changed_student(settings, trained_student(settings), build_tasks(settings.data), {"vit": [16] * 4})
     own = {key: value for key, value in student.state_dict().items() if key.startswith("paths.vit.")}
     assert same({key: value for key, value in own.items() if "aligners" not in key}, weights(added, "paths.vit."))
     assert all(isinstance(level.gate[-1], EnteringGate) for level in student.routers["semseg"])

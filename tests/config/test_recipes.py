@@ -28,7 +28,7 @@ def sketch(settings):
     """The student of a config, without memory for its weights, at the end of its last stage, and its parts in M."""
     with torch.device("meta"):
         dims = {name: [COMMITTEE[name]] * len(spec.levels) for name, spec in settings.teachers.items()}
-        student = build_student(settings, build_tasks(settings), dims)
+        student = build_student(settings, build_tasks(settings.data), dims)
         student.set_image_size(settings.data.image_size)
         student.drop_aligners()
     parts = ("stem", "paths", "routers", "heads")

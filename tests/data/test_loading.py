@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from sak.data.loading import TrainingBatches, load
+from sak.data.loading import load
 from sak.errors import UserError
+from sak.training.batches import TrainingBatches
 
 
 class Numbers(Dataset):

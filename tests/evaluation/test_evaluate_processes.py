@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sak.evaluation.benchmark import judge
-from sak.evaluation.subject import open_target
+from sak.evaluation.benchmark import run_benchmark
+from sak.evaluation.subject import open_subject
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "fixtures" / "pascal_format" / "PASCALContext"
@@ -21,17 +21,17 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from accelerate import Accelerator
-from sak.evaluation.benchmark import judge
-from sak.evaluation.subject import open_target
+from sak.evaluation.benchmark import run_benchmark
+from sak.evaluation.subject import open_subject
 
 if __name__ == "__main__":
     run, archive, output, *cases = sys.argv[1:]
     end, Accelerator.end_training = Accelerator.end_training, lambda self: None  # the processes stay for the next case
     for case in cases:
         name, batch_size, workers = case.split(",")
-        target = open_target(run, root=archive)
-        target.batch_size, target.data.workers = int(batch_size), int(workers)
-        judge(target, Path(output) / name, save_maps=True)
+        subject = open_subject(run, root=archive)
+        subject.batch_size, subject.data.workers = int(batch_size), int(workers)
+        run_benchmark(subject, Path(output) / name, save_maps=True)
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == 2
     end(accelerator)
@@ -67,9 +67,9 @@ def test_two_processes_equal_one(trained, archive, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("3 val images of pascal_context") == len(CASES)  # one process speaks
     for name, (batch_size, _) in CASES.items():
-        target = open_target(str(trained), root=str(archive))
-        target.batch_size = batch_size
-        judge(target, tmp_path / "one" / name, save_maps=True)
+        subject = open_subject(str(trained), root=str(archive))
+        subject.batch_size = batch_size
+        run_benchmark(subject, tmp_path / "one" / name, save_maps=True)
         one, two = (files(tmp_path / number / name) for number in ("one", "two"))
         assert len(one) == 2 + 5 * 3
         assert one == two

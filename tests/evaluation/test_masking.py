@@ -11,16 +11,16 @@ from sak.bundles.bundle import load_bundle
 from sak.errors import UserError
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
+from sak.evaluation.subject import open_subject
 
 
 @pytest.fixture
 def masked(trained, tmp_path):
     """Opens the masked students of one run, and what was measured of them."""
     settings = config.load(trained / "config.yaml")
-    target = open_target(str(trained))
-    tasks, dataset = build_tasks(settings), data.build(settings.data, "val")
-    return lambda: MaskedStudents(target, tasks, dataset, Accelerator(), tmp_path / "kept.json")
+    subject = open_subject(str(trained))
+    tasks, dataset = build_tasks(settings.data), data.build(settings.data, "val")
+    return lambda: MaskedStudents(subject, tasks, dataset, Accelerator(), tmp_path / "kept.json")
 
 
 def plain(students, student):
@@ -50,7 +50,7 @@ class Without(nn.Module):
 
 def test_sets_that_share_a_pass_are_as_each_alone(masked):
     students = masked()
-    student = students.target.student
+    student = students.subject.student
     sets = [[], ["dinov2"], ["stem"]]
     each = [plain(students, Without(student, left_out)).metrics for left_out in sets]
     assert students.metrics(sets) == each
@@ -63,7 +63,7 @@ def test_what_was_measured_is_kept_and_bound_to_the_student(masked, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr(MaskedStudents, "_evaluate", None)  # must not be called
         assert students.metrics([{"stem"}, {"dinov2"}]) == first[::-1]
-    head = students.target.student.heads["normals"].requires_grad_(False)
+    head = students.subject.student.heads["normals"].requires_grad_(False)
     next(head.parameters()).mul_(1.5)
     assert masked().known == {}
     students.file.write_text("{")

@@ -7,7 +7,7 @@ from sak import config
 from sak.bundles.build import build_tasks
 from sak.preflight.plan import LiveMemory, build_without_weights, empty_batch, plan, step_memory
 from sak.training import checkpoint, objectives
-from sak.training.schedule import adamw
+from sak.training.optimizer import adamw
 
 IMAGES = {"distill": 10, "multitask": 10}
 
@@ -18,7 +18,7 @@ def experiment(tiny):
 
 
 def real_parts(experiment, stage):
-    tasks = build_tasks(experiment)
+    tasks = build_tasks(experiment.data)
     committee, student = build_without_weights(experiment, tasks)
     objectives.choose_trained_weights(student, stage, distils=True)
     if stage == "distill":

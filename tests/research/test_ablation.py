@@ -21,7 +21,7 @@ from sak.bundles.build import build_tasks
 from sak.errors import UserError
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.panel import Panel
-from sak.evaluation.subject import open_target
+from sak.evaluation.subject import open_subject
 from sak.metrics.delta_m import delta_m
 from sak.research.ablation import jobs, report
 from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
@@ -29,6 +29,7 @@ from sak.research.ablation.jobs import Job, last_line, run_jobs
 from sak.research.ablation.report import Row, Table
 from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
 from sak.research.selection.game import MaskedGame
+from sak.tasks import TASKS, headlines
 from sak.training import tracking
 
 SHORT = [f"stages.{stage}.steps=1" for stage in ("distill", "multitask")]
@@ -321,14 +322,16 @@ def check_table(output, scratch):
         assert row["metrics"]["normals"]["mean_error"] == {
             "mean": metrics["normals"]["mean_error"], "std": None, "values": [metrics["normals"]["mean_error"]],
         }  # fmt: skip
-        assert row["delta_m"]["mean"] == pytest.approx(delta_m({task: metrics[task] for task in base}, base))
-    target = open_target(str(output / "runs" / "config-seed0"))
-    assert rows["retrained", CONFIG]["parameters"] == sum(p.numel() for p in target.student.parameters())
+        assert row["delta_m"]["mean"] == pytest.approx(
+            delta_m({task: metrics[task] for task in base}, base, headlines(TASKS))
+        )
+    subject = open_subject(str(output / "runs" / "config-seed0"))
+    assert rows["retrained", CONFIG]["parameters"] == sum(p.numel() for p in subject.student.parameters())
     assert rows["retrained", "clip"]["parameters"] < rows["retrained", CONFIG]["parameters"]
 
     settings = config.load(output / "runs" / "config-seed0" / "config.yaml")
-    tasks, images = build_tasks(settings), data.build(settings.data, "val")
-    students = MaskedStudents(target, tasks, images, Accelerator(), scratch / "masked.json")
+    tasks, images = build_tasks(settings.data), data.build(settings.data, "val")
+    students = MaskedStudents(subject, tasks, images, Accelerator(), scratch / "masked.json")
     (alone,) = students.metrics([["dinov2"]])
     masked = rows["masked", "clip"]["metrics"]
     assert {task: {m: found["mean"] for m, found in each.items()} for task, each in masked.items()} == alone
@@ -397,7 +400,7 @@ def row_of(kind, variant, values, **more):
 
 @pytest.fixture
 def table(committee):
-    tasks = build_tasks(config.load(committee))
+    tasks = build_tasks(config.load(committee).data)
     rows = [
         row_of("retrained", CONFIG, [(20, 30), (22, 32)], seconds={0: 60.0, 1: 120.0}),
         row_of("retrained", "clip", [(10.5, 31), (10.5, 31)], seconds={0: 30.0, 1: 30.0}),
@@ -467,9 +470,9 @@ def test_a_task_at_which_the_baseline_fails_is_left_out_of_delta_m(table):
 
 
 def test_a_coalition_is_worth_what_the_student_masked_to_it_is(committee, trained, tmp_path):
-    target = open_target(str(trained))
-    tasks, images = build_tasks(config.load(committee)), data.build(target.data, "val")
-    students = MaskedStudents(target, tasks, images, Accelerator(), tmp_path / "kept.json")
+    subject = open_subject(str(trained))
+    tasks, images = build_tasks(config.load(committee).data), data.build(subject.data, "val")
+    students = MaskedStudents(subject, tasks, images, Accelerator(), tmp_path / "kept.json")
     none, everyone = students.metrics([["dinov2"], []])
     both = [frozenset(), frozenset({"dinov2"})]
     game = MaskedGame(students, "normals.mean_error")
@@ -497,7 +500,7 @@ def test_selection_by_the_tool_and_against_retrained_students(committee, forked,
 
     # Of one of the runs, with a part of the images; it finds the ablation that it belongs to.
     run = out / "runs" / "config-seed0"
-    images = len(data.build(open_target(str(run)).data, "val"))
+    images = len(data.build(open_subject(str(run)).data, "val"))
     assert ablate(run, "--select", "--value", "normals.mean_error", "--images", images - 1) == 0
     single = json.loads((run / "selection" / "selection.json").read_text())
     assert (single["images"], len(single["pairs"])) == (images - 1, 4)

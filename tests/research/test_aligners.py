@@ -82,7 +82,7 @@ def test_nothing_to_train(load):
 
 
 def student(settings, teachers=None):
-    return build_student(settings, build_tasks(settings), {"dinov2": [24] * 4} if teachers is None else teachers)
+    return build_student(settings, build_tasks(settings.data), {"dinov2": [24] * 4} if teachers is None else teachers)
 
 
 def test_routers_and_heads_stay_new_and_all_else_is_loaded(load, distilled):

@@ -103,7 +103,7 @@ def test_teacher_and_path_are_drawn_in_one_basis():
 
 def aligned(run):
     settings = config.load(run / "config.yaml")
-    trained = build_student(settings, build_tasks(settings), {"dinov2": [24] * 4})
+    trained = build_student(settings, build_tasks(settings.data), {"dinov2": [24] * 4})
     return with_aligners(load_bundle(run / "student"), str(run), trained)
 
 

@@ -16,7 +16,7 @@ from sak.bundles.build import build_tasks
 from sak.bundles.bundle import load_bundle
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
+from sak.evaluation.subject import open_subject
 
 ROOT = Path(__file__).parents[2]
 ARCHIVE = ROOT / "tests" / "fixtures" / "pascal_format" / "PASCALContext"
@@ -54,7 +54,7 @@ def test_a_run_on_its_validation_set(inspect, run, tmp_path):
     inspection = run / "inspection"
     result = json.loads((inspection / "inspection.json").read_text())
     settings = config.load(run / "config.yaml")
-    tasks, dataset = build_tasks(settings), data.build(settings.data, "val")
+    tasks, dataset = build_tasks(settings.data), data.build(settings.data, "val")
     student = load_bundle(run / "student")
     whole = evaluate(student, tasks, dataset, 2, 0, Accelerator())
     assert result["metrics"] == whole.metrics
@@ -63,7 +63,7 @@ def test_a_run_on_its_validation_set(inspect, run, tmp_path):
         for block, weights in enumerate(levels):
             mean = result["routers"][task][str(block)]["mean"]
             assert list(mean.values()) == pytest.approx(weights.mean(0).tolist())
-    students = MaskedStudents(open_target(str(run)), tasks, dataset, Accelerator(), tmp_path / "masked.json")
+    students = MaskedStudents(open_subject(str(run)), tasks, dataset, Accelerator(), tmp_path / "masked.json")
     for source in student.sources:
         (masked,) = students.metrics([[source]])
         assert result["without"][source] == masked
@@ -159,7 +159,7 @@ MISTAKES = {
 
 def unfinished(path):
     (path / "run").mkdir()
-    text = (ROOT / "tests" / "conftest.py").read_text().split('TINY = """')[1].split('"""')[0]
+    text = (ROOT / "tests" / "fixtures" / "tiny.yaml").read_text()
     (path / "run" / "config.yaml").write_text(text.format(output=path, root=ARCHIVE))
     return path / "run"
 

@@ -11,12 +11,13 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from sak import cli, config
-from sak.research.frozen_models import digest, models_to_probe
-from sak.research.probing import report
+from sak import cli, config, tasks
+from sak.research.frozen_models import models_to_probe
+from sak.research.probing import probe, report
 from sak.research.probing.features import Features
 from sak.research.probing.head import ProbeHead
 from sak.research.probing.probe import Probe
+from teachers.fingerprints import weights_hash
 
 ROOT = Path(__file__).parents[2]
 PROBE = """
@@ -73,19 +74,19 @@ def test_it_probes_every_model_on_every_task_once(probed, tmp_path, monkeypatch,
 
 def test_a_stopped_probe_goes_on_with_the_same_numbers(probed, tmp_path, monkeypatch):
     straight = run(probed, "name=straight")
-    finish_cell, cells = Probe._probe_cell, []
+    finish_cell, cells = probe.probe_cell, []
 
-    def interrupted(self, name, *arguments):
+    def interrupted(config, model, *arguments):
         if len(cells) == 3:
             raise KeyboardInterrupt
-        cells.append(name)
-        return finish_cell(self, name, *arguments)
+        cells.append(model)
+        return finish_cell(config, model, *arguments)
 
-    monkeypatch.setattr(Probe, "_probe_cell", interrupted)
+    monkeypatch.setattr(probe, "probe_cell", interrupted)
     with pytest.raises(KeyboardInterrupt, match="stopped with 3 of 8 cells done; the same command goes on"):
         run(probed)
     assert [entry.name[:4] for entry in (tmp_path / "runs" / "tiny-probe" / "features").iterdir()] == ["vit-"]
-    monkeypatch.setattr(Probe, "_probe_cell", finish_cell)
+    monkeypatch.setattr(probe, "probe_cell", finish_cell)
     assert run(probed) == straight
 
 
@@ -145,7 +146,7 @@ def test_relative_is_positive_where_better():
         "plain": {"semseg": {"miou": 20.0}, "normals": {"mean_error": 30.0}, "edge": {"ods_f": 0.0}},
         "other": {"semseg": {"miou": 25.0}, "normals": {"mean_error": 33.0}, "edge": {"ods_f": 1.0}},
     }
-    gains = report.relative(metrics, "plain")
+    gains = report.relative(tasks.TASKS, metrics, "plain")
     assert gains["other"]["semseg"] == pytest.approx(25)
     assert gains["other"]["normals"] == pytest.approx(-10)
     assert "edge" not in gains["other"]  # there is no ratio to nothing
@@ -161,11 +162,11 @@ def test_an_extra_model_can_be_taken_out(probed):
     assert list(models_to_probe(settings)) == ["dinov2", "dinov2-s2"]
 
 
-def test_digest_tells_weights_apart():
+def test_the_hash_tells_weights_apart():
     one, other = nn.Linear(3, 2), nn.Linear(3, 2)
-    assert digest(one) != digest(other)
+    assert weights_hash(one) != weights_hash(other)
     other.load_state_dict(one.state_dict())
-    assert digest(one) == digest(other)
+    assert weights_hash(one) == weights_hash(other)
 
 
 MISTAKES = {

@@ -16,6 +16,7 @@ from sak.research.routing.statistics import (
 )
 from sak.research.routing.tokens import TokenRecord
 from sak.student import StudentOutput
+from sak.tasks import TASKS
 
 SOURCES = ("stem", "dinov2", "clip", "sam")
 
@@ -137,4 +138,4 @@ def test_information_of_tokens_holds_that_of_images():
 def test_a_change_is_below_0_where_it_is_for_the_worse():
     whole = {"semseg": {"miou": 60.0}, "normals": {"mean_error": 20.0}}
     without = {"semseg": {"miou": 50.0}, "normals": {"mean_error": 19.0}}
-    assert headline_change(whole, without) == {"semseg": -10.0, "normals": 1.0}
+    assert headline_change(TASKS, whole, without) == {"semseg": -10.0, "normals": 1.0}

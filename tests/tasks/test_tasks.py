@@ -4,7 +4,7 @@ import torch
 
 from sak import tasks
 from sak.errors import UserError
-from sak.tasks import IGNORE
+from sak.labels import IGNORE
 
 SIZE = (40, 36)
 EVERY = [(name, dataset) for name, kind in tasks.TASKS.items() for dataset in kind.channels_of]

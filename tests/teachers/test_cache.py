@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from sak.errors import UserError
-from teachers import cache as caching
-from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, allocate, files_hash, weights_hash
+from teachers import array_files
+from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, allocate
+from teachers.fingerprints import files_hash, weights_hash
 
 SHAPES = [(6, 3, 4), (5, 2, 2)]
 IMAGES = 11
@@ -149,7 +150,7 @@ def test_a_file_that_is_cut_short_gone_or_no_array_is_made_good_and_its_records_
                                                (6, [WRITTEN] * 3), (7, [FILLED, WRITTEN, WRITTEN])])  # fmt: skip
 def test_a_writer_that_dies_leaves_records_that_say_so(tmp_path, monkeypatch, calls, states):
     cache = allocated(make(tmp_path))
-    real, done = caching._write_at, []
+    real, done = array_files.write_at, []
 
     def dying(path, position, data):
         if len(done) == calls:
@@ -158,7 +159,7 @@ def test_a_writer_that_dies_leaves_records_that_say_so(tmp_path, monkeypatch, ca
         done.append(path)
         real(path, position, data)
 
-    monkeypatch.setattr(caching, "_write_at", dying)
+    monkeypatch.setattr(array_files, "write_at", dying)
     with pytest.raises(Killed):
         cache.write(0, [0, 1, 2], cache.encode(features(3)))
     assert [cache.read(0, index)[0] for index in range(3)] == states
@@ -254,7 +255,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_what_was_stored_is_kept(tmp_pa
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(caching, "_write_at", full)
+        patch.setattr(array_files, "write_at", full)
         with pytest.raises(UserError, match=r"cannot be stored in .*No space left on device.*make room"):
             cache.write(0, [1], record(cache, 1))
     assert [cache.read(0, index)[0] for index in range(2)] == [FILLED, EMPTY]

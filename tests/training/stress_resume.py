@@ -32,8 +32,9 @@ import torch
 from sak import config
 from sak.training.train import train
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from conftest import ARCHIVE, TINY
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+ARCHIVE = FIXTURES / "pascal_format" / "PASCALContext"
+TINY = (FIXTURES / "tiny.yaml").read_text(encoding="utf-8")
 
 PATIENCE = 300  # seconds without any progress
 STEPS_PER_KILL = 3  # of each stage

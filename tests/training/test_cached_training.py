@@ -11,11 +11,11 @@ import torch
 
 from sak import config
 from sak.bundles.build import build_committee, build_labelled, build_training_set
-from sak.data.loading import TrainingBatches
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.errors import UserError
 from sak.preflight.fill_cache import fill
 from sak.training import checkpoint, train
+from sak.training.batches import TrainingBatches
 from sak.training.stage import StageTraining
 from teachers import Committee, Teacher
 from teachers.cache import EMPTY, FILLED, WRITTEN, TeacherCache, allocate

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 
 from sak import cli, config
 from sak.data.faulty_images import Skips
-from sak.data.loading import TrainingBatches, load
+from sak.data.loading import load
 from sak.data.reading import DamagedFile
 from sak.errors import UserError
 from sak.training import checkpoint, train
+from sak.training.batches import TrainingBatches
 from sak.training.run_directory import RunDirectory
 
 

@@ -168,7 +168,7 @@ def test_settings_that_cannot_be_are_one_sentence(tiny, overrides, message):
 def test_a_student_that_cannot_be_is_one_sentence(tiny, overrides, message):
     own = config.load(tiny, ["stages.multitask.balance=0.1", *overrides])
     with pytest.raises(UserError, match=message):
-        build_student(own, build_tasks(own), {"dinov2": [24] * 4})
+        build_student(own, build_tasks(own.data), {"dinov2": [24] * 4})
 
 
 def test_a_teacher_without_a_hadamard_matrix_is_one_sentence(settings):

@@ -227,7 +227,7 @@ def test_all_stop_after_the_same_step_and_one_process_speaks(runs):
 def test_every_trained_weight_gets_a_gradient(folder, stage):
     # DDP waits for each of them.
     settings = config.load(folder / "tiny.yaml", ["student.levels=[0,2]", "teachers.dinov2.levels=[0,3]"])
-    tasks, committee = build_tasks(settings), build_committee(settings)
+    tasks, committee = build_tasks(settings.data), build_committee(settings)
     student = build_student(settings, tasks, committee.dims)
     objectives.choose_trained_weights(student, stage, distils=True)
     output = student(torch.rand(1, 3, 96, 96), tasks=None if stage == "multitask" else ())

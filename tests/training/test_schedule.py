@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from sak.config.schema import OptimConfig
-from sak.training.schedule import adamw, learning_rate
+from sak.training.optimizer import adamw
+from sak.training.schedule import learning_rate
 
 
 def test_cosine_with_warm_up():

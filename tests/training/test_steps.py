@@ -11,7 +11,7 @@ from sak import config
 from sak.bundles.build import build_student, build_tasks
 from sak.training import checkpoint, train
 from sak.training.compiling import compiled
-from sak.training.schedule import adamw
+from sak.training.optimizer import adamw
 from sak.training.stage import StageTraining
 
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero")
@@ -107,7 +107,7 @@ def test_activation_checkpointing_trains_the_same_student(tiny):
 def student(tiny):
     settings = config.load(tiny)
     torch.manual_seed(0)
-    return build_student(settings, build_tasks(settings), {"dinov2": [24] * 4}).train()
+    return build_student(settings, build_tasks(settings.data), {"dinov2": [24] * 4}).train()
 
 
 def objective(model, batch):

@@ -17,11 +17,11 @@ from torch import nn
 from benchmarks.timing import alternate, seconds, table
 from sak import config, data
 from sak.bundles.build import build_committee, build_labelled, build_student, build_training_set
-from sak.data.loading import TrainingBatches
 from sak.distillation import losses
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.training import objectives
-from sak.training.schedule import adamw
+from sak.training.batches import TrainingBatches
+from sak.training.optimizer import adamw
 from teachers.cache import DTYPES, allocate
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -20,7 +20,7 @@ LOOPS: dict[str, Callable[[], object]] = {
 
 
 def run() -> str:
-    tasks = {name: task for name, task in build_tasks(settings()).items() if name in LOOPS}
+    tasks = {name: task for name, task in build_tasks(settings().data).items() if name in LOOPS}
     ours, plain = (student.eval() for student in students())
     content = batch(SIZE)
     metrics = {name: task.new_metric() for name, task in tasks.items()}

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import alternate, table
+from sak.labels import IGNORE
 from sak.metrics.angular_error import AngularError
 from sak.metrics.max_f import BETA_SQUARED, NUM_THRESHOLDS, MaxF
 from sak.metrics.miou import MeanIoU
 from sak.metrics.rmse import MAX_DEPTH, DepthRMSE
 
-IGNORE = 255
 BATCH, HEIGHT, WIDTH = 4, 512, 512
 ROUNDS = 15
 

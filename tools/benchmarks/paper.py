@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.timing import Ratio, alternate
 from sak import config
+from sak.labels import IGNORE
 from sak.student import Student
 from teachers import Committee
 
@@ -79,7 +80,7 @@ def batch(size: int, count: int = 1) -> dict[str, Tensor]:
     labels["normals"] = nn.functional.normalize(torch.randn(count, 3, size, size, generator=generator), dim=1)
     labels["edge"] = torch.randint(0, 2, (count, 1, size, size), generator=generator).float()
     for label in labels.values():
-        label[..., : size // 10, :] = 255
+        label[..., : size // 10, :] = IGNORE
     return {"image": torch.rand(count, 3, size, size, generator=generator), **labels}
 
 

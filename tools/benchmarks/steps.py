@@ -30,7 +30,7 @@ from benchmarks.teachers import resident
 from benchmarks.timing import Ratio, alternate, table
 from sak.bundles.build import build_committee, build_tasks
 from sak.training import objectives
-from sak.training.schedule import adamw
+from sak.training.optimizer import adamw
 from teachers import Committee
 
 SIZES = {"distill": 384, "multitask": SIZE}
@@ -120,7 +120,7 @@ def our_step(stage: str, student: nn.Module, committee: Committee, count: int) -
     if stage == "distill":
         objective = objectives.distillation(features, settings.loss)
     else:
-        tasks = build_tasks(paper_settings())
+        tasks = build_tasks(paper_settings().data)
         objective = objectives.multitask(features, tasks, settings.loss, settings.alpha)
     optimizer = with_states(adamw(student, settings.optim))
     content = batch(SIZES[stage], count)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from sak import tables
+
 
 class Ratio(NamedTuple):
     """Seconds of two functions, medians over the rounds, and how many times as long the second took in each round."""
@@ -40,6 +42,5 @@ def alternate(
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; all columns but the first are aligned to the right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+    """In Markdown."""
+    return tables.markdown([header, *rows])

@@ -7,7 +7,7 @@ import numpy as np
 from sak.data.mini.classes import VOC
 from sak.data.mini.render import Rendering
 from sak.data.mini.scene import Scene
-from sak.data.mini.thing import with_article
+from sak.data.mini.things.thing import with_article
 
 VISIBLE, CLUTTER_VISIBLE = 0.012, 0.03  # share of the image below which an object, or clutter, is not mentioned
 UNMENTIONED = ("book", "rug")  # clutter that captions leave out

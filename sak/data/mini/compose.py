@@ -7,14 +7,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sak.data.mini import clutter
 from sak.data.mini.classes import VOC
 from sak.data.mini.layout import Layout
-from sak.data.mini.objects import BUILDERS
-from sak.data.mini.people import person
 from sak.data.mini.places import outdoors, room
 from sak.data.mini.scene import Camera, Scene, look_at
-from sak.data.mini.thing import Thing
+from sak.data.mini.things import clutter
+from sak.data.mini.things.objects import BUILDERS
+from sak.data.mini.things.people import person
+from sak.data.mini.things.thing import Thing
 
 PERSON_COMPANY = 0.72  # share of the scenes with another main object that persons join
 # Weight among main objects; 1 for all others. Indoor things are favoured because rooms have normals everywhere.

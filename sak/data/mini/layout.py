@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sak.data.mini.thing import Thing
+from sak.data.mini.things.thing import Thing
 
 Builder = Callable[[np.random.Generator], Thing]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sak.data.mini import clutter
 from sak.data.mini.layout import Layout
 from sak.data.mini.primitives import Plane, rotation
 from sak.data.mini.scene import Light, Scene
 from sak.data.mini.texture import COLOURS, bricks, checker, noise, solid, stripes, vary, wood
-from sak.data.mini.thing import Thing
+from sak.data.mini.things import clutter
+from sak.data.mini.things.thing import Thing
 
 CAPTION_PLACES = {
     "road": ("on a road", "in a street"),

@@ -12,7 +12,7 @@ import numpy as np
 
 from sak.data.mini.primitives import rotation
 from sak.data.mini.texture import Colour
-from sak.data.mini.thing import Thing
+from sak.data.mini.things.thing import Thing
 
 
 @dataclass

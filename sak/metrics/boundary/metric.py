@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
+from sak.labels import IGNORE
 from sak.metrics.boundary.evaluation import PROTOCOLS, Result, average_precision, evaluate, f_measure
 from sak.metrics.boundary.workers import process_pool
 
-PADDING = 255
 WAITING_PER_WORKER = 8  # images that are handed over before the caller has to wait
 
 
@@ -84,7 +84,7 @@ class BoundaryF(Metric):
 
 def content_window(truth: np.ndarray) -> tuple[slice, slice] | None:
     """The smallest window of a map (H, W) that holds all that is not padding; None where there is nothing else."""
-    rows, columns = np.nonzero(truth != PADDING)
+    rows, columns = np.nonzero(truth != IGNORE)
     if not rows.size:
         return None
     return np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]

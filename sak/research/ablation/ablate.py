@@ -20,14 +20,16 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from sak import config as configuration
-from sak import data
+from sak import data, tables
 from sak.bundles.build import build_tasks
+from sak.config.schema import STAGES
 from sak.distillation.cached_features import stage_is_cached
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
-from sak.files import replacing, write_json, write_text
+from sak.evaluation.masking import MaskedStudents, teachers_of
+from sak.evaluation.subject import open_subject
+from sak.files import write_json, write_text
+from sak.plotting import save
 from sak.research.ablation import report
 from sak.research.ablation.cost import (
     TRIAL_STEPS,
@@ -43,8 +45,6 @@ from sak.research.ablation.cost import (
 from sak.research.ablation.jobs import Job, environments, run_jobs
 from sak.research.ablation.report import MASKED, RETRAINED, Row, Table
 from sak.research.ablation.variants import CONFIG, TEACHERS, Ablation, Run, subset_name
-from sak.research.selection.game import teachers_of
-from sak.training.checkpoint import STAGES
 from sak.training.run_directory import RunDirectory, lock
 
 
@@ -71,7 +71,7 @@ class AblationRunner:
         self.output = ablation.output
         # With all of them it is the student itself.
         self.masked = [subset for subset in masked if list(subset) != ablation.teachers]
-        self.tasks = build_tasks(ablation.config)
+        self.tasks = build_tasks(ablation.config.data)
         self.steps = {v.name: steps_of(ablation.of(v.name)[0].config) for v in ablation.variants}
         self.parameters = {v.name: student_parameters(ablation.of(v.name)[0].config) for v in ablation.variants}
 
@@ -116,7 +116,7 @@ class AblationRunner:
             f"ablation of {ablation.config.name} in {self.output}: {len(ablation.variants)} variants x "
             f"{len(ablation.seeds)} seeds = {len(ablation.runs)} runs, {done} finished and {len(missing)} to do, "
             f"{self.jobs} at a time",
-            report.table(rows),
+            tables.markdown(rows),
         ]
         masked = len(self.masked) * len(ablation.seeds)
         if masked:
@@ -209,12 +209,12 @@ class AblationRunner:
         rows = {s: Row(MASKED, subset_name(s), TEACHERS, list(s), {}, self.parameters[CONFIG]) for s in self.masked}
         finished = [run for run in self.ablation.of(CONFIG) if run.directory.finished]
         for run in finished if rows else ():
-            target = open_target(str(run.directory.path))
-            images = data.build(target.data, "val")
-            accelerator = build_accelerator(target.precision)
+            subject = open_subject(str(run.directory.path))
+            images = data.build(subject.data, "val")
+            accelerator = build_accelerator(subject.precision)
             file = self.output / "masked" / f"{run.name}.json"
-            students = MaskedStudents(target, self.tasks, images, accelerator, file)
-            without = [set(teachers_of(target)) - set(subset) for subset in rows]
+            students = MaskedStudents(subject, self.tasks, images, accelerator, file)
+            without = [set(teachers_of(subject)) - set(subset) for subset in rows]
             for row, metrics in zip(rows.values(), students.metrics(without), strict=True):
                 row.metrics[run.seed] = metrics
         return list(rows.values())
@@ -225,8 +225,7 @@ class AblationRunner:
         if any(row.metrics for row in rows):
             write_json(self.output / "ablation.json", report.as_json(found))
             write_text(self.output / "ablation.csv", report.as_csv(found))
-            with replacing(self.output / "ablation.png") as beside:
-                report.figure(found).savefig(beside, format="png")
+            save(report.figure(found), self.output / "ablation.png")
             write_text(file, report.as_markdown(found))
             print(report.console(found))
         return file

@@ -12,9 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sak import data
 from sak.bundles.build import build_labelled, build_tasks, build_training_set
-from sak.config.schema import left_out
+from sak.config.schema import STAGES, active_stages, left_out, number_of_steps
 from sak.preflight.plan import build_without_weights, count
-from sak.training.checkpoint import STAGES
 from sak.training.run_directory import RunDirectory
 
 TRIAL_STEPS = 10  # of each stage
@@ -72,16 +71,13 @@ def mean_timing(timings: list[Timing]) -> Timing:
 def steps_of(config: DictConfig) -> dict[str, int]:
     """{stage: its steps}, of those that take part; where they are given in epochs the images are counted."""
     steps = {}
-    for stage in STAGES:
-        settings = config.stages[stage]
-        if left_out(settings):
-            continue
-        steps[stage] = settings.steps
+    for stage in active_stages(config):
+        settings, images = config.stages[stage], 0
         if settings.steps is None:
             if stage != "distill" or settings.images is None:
                 data.prepare(config.data)
             images = len(build_training_set(config, stage, lambda: build_labelled(config)))
-            steps[stage] = settings.epochs * (images // settings.batch_size)
+        steps[stage] = number_of_steps(settings, images)
     return steps
 
 
@@ -111,7 +107,7 @@ def student_parameters(config: DictConfig) -> int:
         UserError: the parts of the config do not fit together.
     """
     with torch.device("meta"):
-        _, student = build_without_weights(config, build_tasks(config))
+        _, student = build_without_weights(config, build_tasks(config.data))
     return count(student) - sum(count(path.aligners) for path in student.paths.values())
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from matplotlib.figure import Figure
 
-from sak.evaluation.evaluate import Metrics
-from sak.metrics.delta_m import HEADLINE, delta_m
-from sak.research.probing.report import table
-from sak.tasks import HIGHER, Task
+from sak import tables
+from sak.metrics import Metrics
+from sak.metrics.delta_m import delta_m
+from sak.tasks import Task, arrow, headlines
 
 RETRAINED, MASKED = "retrained", "masked"
 KINDS = (RETRAINED, MASKED)
@@ -74,14 +74,17 @@ class Table:
         if (row := self.baseline_row) is None:
             return None
         means = mean_metrics(list(row.metrics.values()))
-        return {task: values for task, values in means.items() if values[HEADLINE[task][0]]} or None
+        return {task: values for task, values in means.items() if values[self.tasks[task].headline()[0]]} or None
 
     def gains(self, row: Row) -> list[float]:
         """Δm of each seed against the baseline's mean, in percent: the mean over seeds is that of the mean metrics."""
         reference = self.reference
         if reference is None:
             return []
-        return [delta_m({task: found[task] for task in reference}, reference) for found in row.metrics.values()]
+        of_tasks = headlines(self.tasks)
+        return [
+            delta_m({task: found[task] for task in reference}, reference, of_tasks) for found in row.metrics.values()
+        ]
 
     def paired_gains(self, row: Row) -> list[float]:
         """Δm of each seed minus that of the baseline with this seed: what seeds do to both alike drops out."""
@@ -141,14 +144,15 @@ def spread(values: Sequence[float]) -> dict | None:
 
 def as_csv(table: Table) -> str:
     """A line per row, with a mean and a std column for each task's headline metric, Δm and the training's seconds."""
-    figures = [f"{task}.{HEADLINE[task][0]}" for task in table.tasks]
+    headline = {name: task.headline()[0] for name, task in table.tasks.items()}
+    figures = [f"{task}.{metric}" for task, metric in headline.items()]
     header = ["kind", "variant", "factor", "seeds"]
     header += [f"{name} {what}" for name in [*figures, "delta_m", "delta_m_paired"] for what in ("mean", "std")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*header, "parameters", "training_seconds mean", "training_seconds std"])
     for row in as_json(table)["rows"]:
-        found = [row["metrics"][task][HEADLINE[task][0]] for task in table.tasks]
+        found = [row["metrics"][task][metric] for task, metric in headline.items()]
         numbers = [
             (each or {}).get(what)
             for each in [*found, row["delta_m"], row["delta_m_paired"]]
@@ -164,22 +168,24 @@ def as_markdown(found: Table) -> str:
     lines = [f"# Ablation of {found.config}"]
     for kind in KINDS:
         if rows := found.of(kind):
-            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", table(_cells(found, rows))]
+            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", tables.markdown(_cells(found, rows))]
     lines += ["", *_notes(found), "", "![ablation](ablation.png)"]
     return "\n".join(lines) + "\n"
 
 
 def console(found: Table) -> str:
     return "\n\n".join(
-        [*(table(_cells(found, rows)) for kind in KINDS if (rows := found.of(kind))), "\n".join(_notes(found))]
+        [
+            *(tables.markdown(_cells(found, rows)) for kind in KINDS if (rows := found.of(kind))),
+            "\n".join(_notes(found)),
+        ]
     )
 
 
 def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
     header = ["variant", "kind", "seeds"]
     for name, task in found.tasks.items():
-        measure = HEADLINE[name][0]
-        header.append(f"{name} {measure} {'↑' if task.measures[measure] == HIGHER else '↓'}")
+        header.append(f"{name} {task.headline()[0]} {arrow(task)}")
     paired = found.several_seeds
     cells = [[*header, "Δm %", *(["paired Δm %"] if paired else []), "parameters, M", "training, min"]]
     for row in rows:
@@ -187,7 +193,7 @@ def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
         cells.append([row.variant, row.kind, str(len(metrics))])
         for name, task in found.tasks.items():
             digits = 4 if task.units == "metres" else 2
-            cells[-1].append(_plus_minus([each[name][HEADLINE[name][0]] for each in metrics], f".{digits}f"))
+            cells[-1].append(_plus_minus([each[name][task.headline()[0]] for each in metrics], f".{digits}f"))
         cells[-1] += [
             _plus_minus(found.gains(row), "+.2f"),
             *([_plus_minus(found.paired_gains(row), "+.2f")] if paired else []),
@@ -229,10 +235,9 @@ def figure(found: Table) -> Figure:
     rows = [row for kind in KINDS for row in found.of(kind)]
     panels = [("Δm %", found.gains)] if found.reference else []
     for name, task in found.tasks.items():
-        measure = HEADLINE[name][0]
-        arrow = "↑" if task.measures[measure] == HIGHER else "↓"
+        measure = task.headline()[0]
         panels.append(
-            (f"{name}\n{measure} {arrow}", lambda row, n=name, m=measure: [v[n][m] for v in row.metrics.values()])
+            (f"{name}\n{measure} {arrow(task)}", lambda row, n=name, m=measure: [v[n][m] for v in row.metrics.values()])
         )
     drawing = Figure(figsize=(2.6 + 1.7 * len(panels), 1.1 + 0.26 * len(rows)), dpi=120, layout="constrained")
     axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]

@@ -149,4 +149,4 @@ class Probed(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         sample = {key: value for key, value in self.labelled[index].items() if key != "image"}
-        return {**sample, "features": self.features.maps(self.split, index)}
+        return {**sample, "image": self.features.maps(self.split, index)}

@@ -8,34 +8,28 @@ A cell is one model and one task.
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
-import numpy as np
-import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
-from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
-from sak.data import loading
+from sak.data import SPLITS
 from sak.errors import UserError
+from sak.evaluation.constants import constant_predictions
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import Metrics, constant_predictions, to_device
-from sak.files import replacing, write_json, write_text
-from sak.research.frozen_models import build_models, digest, models_to_probe
+from sak.files import write_json, write_text
+from sak.metrics import Metrics
+from sak.plotting import pixels, save
+from sak.research.frozen_models import build_models, models_to_probe
 from sak.research.probing import report
+from sak.research.probing.cell import build_head, probe_cell
 from sak.research.probing.features import Features, Probed
-from sak.research.probing.head import ProbeHead
-from sak.tasks import Task
 from sak.training.run_directory import lock
-from sak.training.schedule import adamw, learning_rate
-
-SPLITS = ("train", "val")
+from teachers.fingerprints import weights_hash
 
 
 class Probe:
@@ -62,18 +56,26 @@ class Probe:
         specs = models_to_probe(config)
         if not specs:
             raise UserError("there is nothing to probe: the config has neither teachers nor probe.extra")
-        self.tasks = build_tasks(config)
+        self.tasks = build_tasks(config.data)
         self.models = build_models(specs, config.seed)
         for model in self.models.values():
-            self._head(model.dims, next(iter(self.tasks.values())))  # now, not after the features: it may not exist
+            build_head(
+                config, model.dims, next(iter(self.tasks.values()))
+            )  # now, not after the features: it may not exist
         data.prepare(config.data)
-        self.images = {split: self._labelled(split, []) for split in SPLITS}
-        self.labels = {task: {split: self._labelled(split, [task]) for split in SPLITS} for task in self.tasks}
+        self.images = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
+        self.labels = {
+            task: {split: data.build(config.data, split, tasks=[task]) for split in SPLITS} for task in self.tasks
+        }
 
         self.path = Path(config.output) / f"{config.name}-probe"
         shared = _shared_settings(config)
         self.origins = {
-            name: {**shared, "model": OmegaConf.to_container(OmegaConf.structured(spec)), "weights": digest(model)}
+            name: {
+                **shared,
+                "model": OmegaConf.to_container(OmegaConf.structured(spec)),
+                "weights": weights_hash(model),
+            }
             for (name, spec), model in zip(specs.items(), self.models.values(), strict=True)
         }
         self.todo = {name: [task for task in self.tasks if not self._is_done(name, task)] for name in self.models}
@@ -122,80 +124,15 @@ class Probe:
         model.cpu()
         for task in tasks:
             progress.set_description(f"{name}, {task}")
-            metrics = self._probe_cell(name, self.tasks[task], features, model.dims, progress)
+            sets = {split: Probed(features, split, self.labels[task][split]) for split in SPLITS}
+            events = self.path / "events" / name / task
+            chosen = self.tasks[task]
+            metrics = probe_cell(self.config, name, chosen, model.dims, sets, events, self.accelerator, progress)
             write_json(self._cell(name, task), {"origin": self.origins[name], "metrics": metrics})
         if not self.settings.keep_features:
             features.delete()
 
-    def _probe_cell(
-        self, name: str, task: Task, features: Features, dims: list[int], progress: tqdm
-    ) -> dict[str, float]:
-        """Train a head from the seed on, and judge it."""
-        settings, seed = self.settings, self.config.seed
-        image_size = tuple(self.config.data.image_size)
-        torch.manual_seed(seed)
-        probe = self._head(dims, task).to(self.accelerator.device).train()
-        optimizer = adamw(probe, settings.optim)
-        sets = {split: Probed(features, split, self.labels[task.name][split]) for split in SPLITS}
-        workers = self.config.data.workers
-        batches = loading.TrainingBatches(sets["train"], settings.batch_size, 1, seed, workers, rank=0, world=1)
-        events = self.path / "events" / name / task.name
-        shutil.rmtree(events, ignore_errors=True)  # of a start that was stopped
-        with SummaryWriter(events) as writer:
-            for step, (batch,) in enumerate(batches.steps(0, settings.steps)):
-                rate = learning_rate(settings.optim, step, settings.steps, batches.steps_per_epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                batch = to_device(batch, self.accelerator.device)
-                with self.accelerator.autocast():
-                    output = probe([level.to(self.accelerator.device) for level in batch["features"]], image_size)
-                loss = task.loss(output, batch[task.name])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                progress.update(settings.batch_size)
-                if (step + 1) % settings.log_every == 0 or step + 1 == settings.steps:
-                    if not loss.isfinite():
-                        raise FloatingPointError(
-                            f"the loss of {task.name} on {name} is {loss.item()} at step {step + 1}; "
-                            "try a lower probe.optim.lr"
-                        )
-                    writer.add_scalar(f"loss/{task.name}", loss.item(), step + 1)
-                    progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
-            metrics = self._judge(probe, task, sets["val"], f"{name}, {task.name}: evaluate")
-            for measure, value in metrics.items():
-                writer.add_scalar(f"metrics/{task.name}/{measure}", value, settings.steps)
-        return metrics
-
-    @torch.no_grad()
-    def _judge(self, probe: ProbeHead, task: Task, dataset: Dataset, title: str) -> dict[str, float]:
-        probe.eval()
-        metric = task.new_metric().to(self.accelerator.device)
-        size, batch_size = len(dataset), self.settings.batch_size
-        batches = [range(start, min(start + batch_size, size)) for start in range(0, size, batch_size)]
-        loaded = loading.load(dataset, batches, self.config.data.workers)
-        for batch in tqdm(loaded, title, len(batches), leave=False, mininterval=1, unit="batch"):
-            batch = to_device(batch, self.accelerator.device)
-            with self.accelerator.autocast():
-                output = probe(
-                    [level.to(self.accelerator.device) for level in batch["features"]],
-                    tuple(self.config.data.image_size),
-                )
-            metric.update(task.predict(output.float()), task.truth(batch))
-        return task.measured(metric)
-
-    def _head(self, dims: list[int], task: Task) -> ProbeHead:
-        settings = self.settings
-        options = OmegaConf.to_container(settings.head.options)
-        try:
-            return ProbeHead(dims, settings.width, task.channels, settings.head.type, options)
-        except ValueError as error:
-            raise UserError(f"probe.head: {error}") from error
-
     # --- what is done, and what people see ----------------------------------------------------------------------------
-
-    def _labelled(self, split: str, tasks: list[str]) -> Dataset:
-        return data.build(OmegaConf.merge(self.config.data, {"tasks": tasks}), split)
 
     def _cell(self, name: str, task: str) -> Path:
         return self.path / "cells" / f"{name}.{task}.json"
@@ -223,7 +160,7 @@ class Probe:
         file = self.path / "constants.json"
         known = json.loads(file.read_text()) if file.is_file() else {}
         if missing := {name: task for name, task in self.tasks.items() if name not in known}:
-            dataset = self._labelled("val", list(missing))
+            dataset = data.build(self.config.data, "val", tasks=list(missing))
             workers = self.config.data.workers
             known |= constant_predictions(missing, dataset, self.settings.batch_size, workers, self.accelerator)
             write_json(file, known)
@@ -231,15 +168,12 @@ class Probe:
 
     def _write_results(self) -> Path:
         metrics, constants, reference = self._metrics(), self._constants(), self.settings.reference
-        relative = report.relative(metrics, reference) if reference else {}
+        relative = report.relative(self.tasks, metrics, reference) if reference else {}
         text = report.markdown(self.config.name, self.tasks, metrics, constants, relative, reference)
         figure = report.figure(self.tasks, metrics, relative, reference)
-        with replacing(self.path / "probe.png") as beside:
-            figure.savefig(beside, format="png")
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
+        save(figure, self.path / "probe.png")
         with SummaryWriter(self.path / "events") as writer:
-            writer.add_image("probe", np.asarray(canvas.buffer_rgba())[..., :3], dataformats="HWC")
+            writer.add_image("probe", pixels(figure), dataformats="HWC")
         write_json(
             self.path / "probe.json",
             {"reference": reference, "metrics": metrics, "relative": relative, "constants": constants},

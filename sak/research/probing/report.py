@@ -5,33 +5,32 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from sak.evaluation.evaluate import Metrics
-from sak.metrics.delta_m import HEADLINE, gains
-from sak.tasks import HIGHER, Task
+from sak import tables
+from sak.metrics import Metrics
+from sak.metrics.delta_m import gains
+from sak.tasks import Task, arrow, headlines
 
 CONSTANT = "best constant"
 
 
-def relative(metrics: Mapping[str, Metrics], reference: str) -> dict[str, dict[str, float]]:
+def relative(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], reference: str) -> dict[str, dict[str, float]]:
     """{model: {task: percent by which its headline metric is better than the reference's}}.
 
     A task that the reference fails at, with a metric of 0, is left out: there is no ratio to nothing.
     """
     base = metrics[reference]
-    judged = [task for task, values in base.items() if values[HEADLINE[task][0]]]
-    return {name: gains({task: values[task] for task in judged}, base) for name, values in metrics.items()}
+    chosen = {task: h for task, h in headlines(tasks).items() if task in base and base[task][h[0]]}
+    return {name: gains({task: values[task] for task in chosen}, base, chosen) for name, values in metrics.items()}
 
 
 def absolute_rows(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], constants: Metrics) -> list[list[str]]:
     """A header, then a row of headline metrics for each model and one for the best constant prediction."""
     header = ["model"]
     for name, task in tasks.items():
-        measure, direction = next(iter(task.measures.items()))
-        header.append(f"{name} {measure} {'↑' if direction == HIGHER else '↓'}")
+        header.append(f"{name} {task.headline()[0]} {arrow(task)}")
     rows = {**metrics, CONSTANT: constants}
     return [header] + [
-        [name, *(f"{values[task][next(iter(tasks[task].measures))]:.2f}" for task in tasks)]
-        for name, values in rows.items()
+        [name, *(f"{values[task][tasks[task].headline()[0]]:.2f}" for task in tasks)] for name, values in rows.items()
     ]
 
 
@@ -44,17 +43,6 @@ def relative_rows(tasks: Mapping[str, Task], gained: Mapping[str, Mapping[str, f
     ]
 
 
-def table(rows: list[list[str]]) -> str:
-    """A Markdown table whose columns are aligned, so that it reads well on a terminal too."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "| " + " | ".join(cell.rjust(w) if column else cell.ljust(w) for column, (cell, w) in cells) + " |"
-        for cells in (enumerate(zip(row, widths, strict=True)) for row in rows)
-    ]
-    rule = "|" + "|".join("-" * (w + 1) + (":" if column else "-") for column, w in enumerate(widths)) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
 def console(
     tasks: Mapping[str, Task],
     metrics: Mapping[str, Metrics],
@@ -62,11 +50,10 @@ def console(
     gained: Mapping[str, Mapping[str, float]],
     reference: str | None,
 ) -> str:
-    text = table(absolute_rows(tasks, metrics, constants))
+    text = tables.markdown(absolute_rows(tasks, metrics, constants))
     if any(gained.values()):
-        text += (
-            f"\n\nRelative to {reference}, in percent, positive where better:\n\n{table(relative_rows(tasks, gained))}"
-        )
+        table = tables.markdown(relative_rows(tasks, gained))
+        text += f"\n\nRelative to {reference}, in percent, positive where better:\n\n{table}"
     return text
 
 
@@ -117,7 +104,7 @@ def figure(
                         **style)  # fmt: skip
         else:
             for axis, (key, task) in zip(axes, tasks.items(), strict=True):
-                axis.bar(place, metrics[name][key][next(iter(task.measures))], 0.84, label=name, **style)
+                axis.bar(place, metrics[name][key][task.headline()[0]], 0.84, label=name, **style)
     if gained:
         axes[0].set_xticks(range(len(tasks)), tasks)
         axes[0].axhline(0, color="black", lw=0.8)
@@ -126,8 +113,7 @@ def figure(
         axes[0].set_axisbelow(True)
     else:
         for axis, (key, task) in zip(axes, tasks.items(), strict=True):
-            measure, direction = next(iter(task.measures.items()))
-            axis.set_title(f"{key}\n{measure} {'↑' if direction == HIGHER else '↓'}", fontsize=9)
+            axis.set_title(f"{key}\n{task.headline()[0]} {arrow(task)}", fontsize=9)
             axis.set_xticks([])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sak.evaluation.figures import cells
+from sak.plotting import heat_map
 from sak.research.routing.history import History
 from sak.research.routing.statistics import RouterStatistics
 
@@ -28,7 +28,7 @@ def weights_figure(routers: Routers, sources: Sequence[str]) -> Figure:
         mean = np.array([routers[task][level].mean.numpy() for task in tasks])
         spread = np.array([routers[task][level].spread.numpy() for task in tasks])
         text = [[f"{m:.2f}\n±{s:.2f}" for m, s in zip(*rows, strict=True)] for rows in zip(mean, spread, strict=True)]
-        heat = cells(axis, mean, text, tasks, sources, f"block {level}", limits=(0, 1))
+        heat = heat_map(axis, mean, text, tasks, sources, f"block {level}", limits=(0, 1))
     figure.colorbar(heat, ax=axes, label="mean weight ± spread over images")
     return figure
 
@@ -46,7 +46,7 @@ def information_figure(
     for axis, (title, values) in zip(axes, panels.items(), strict=True):
         text = [[f"{value:.3f}" for value in row] for row in values]
         largest = most if title in information else values.max()
-        cells(axis, values, text, tasks, [f"block {level}" for level in levels], title, limits=(0, largest))
+        heat_map(axis, values, text, tasks, [f"block {level}" for level in levels], title, limits=(0, largest))
     figure.supxlabel("bits", fontsize=8)
     return figure
 
@@ -92,12 +92,12 @@ def knock_out_figure(
     figure = Figure(figsize=(2.2 + 1.5 * len(sources), 1.5 + 0.45 * len(tasks)), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     text = [[f"{value:.2f}" for value in row] for row in weights]
-    cells(left, weights, text, tasks, sources, "mean weight, all levels", limits=(0, 1))
+    heat_map(left, weights, text, tasks, sources, "mean weight, all levels", limits=(0, 1))
     largest = np.abs(changes).max(axis=1, keepdims=True)
     text = [[f"{value:+.2f}" for value in row] for row in changes]
     rows = [f"{task} [{unit}]" for task, unit in zip(tasks, units, strict=True)]
     scaled = changes / np.where(largest == 0, 1, largest)
-    cells(right, scaled, text, rows, sources, "change without the source\n(below 0: worse)", (-1, 1), "RdBu")
+    heat_map(right, scaled, text, rows, sources, "change without the source\n(below 0: worse)", (-1, 1), "RdBu")
     return figure
 
 

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sak.evaluation import tables
-from sak.evaluation.evaluate import Metrics
-from sak.evaluation.subject import Target
-from sak.metrics.delta_m import HEADLINE
+from sak import tables
+from sak.evaluation.subject import Subject
+from sak.metrics import Metrics
 from sak.research.routing.history import History
 from sak.research.routing.statistics import RouterStatistics
 from sak.tasks import Task
@@ -35,6 +34,7 @@ class Inspection:
         warnings: a sentence each.
         history: from the run's events, on its validation set; empty where there are none.
         history_training: the same on its training batches.
+        tasks: that were evaluated; empty without labels.
         metrics: with all sources; empty without labels.
         without: {source: metrics without it}; empty where they were not asked for.
     """
@@ -47,6 +47,7 @@ class Inspection:
     warnings: list[str]
     history: History
     history_training: History
+    tasks: Mapping[str, Task]
     metrics: Metrics
     without: dict[str, Metrics]
 
@@ -62,19 +63,19 @@ class Inspection:
     @property
     def changes(self) -> dict[str, dict[str, float]]:
         """{source: {task: change of its headline metric without the source}}"""
-        return {source: headline_change(self.metrics, metrics) for source, metrics in self.without.items()}
+        return {source: headline_change(self.tasks, self.metrics, metrics) for source, metrics in self.without.items()}
 
     def leaning(self, source: int) -> list[int]:
         """The images that give a source the largest weights, the largest first."""
         return self.mean_weights[:, source].argsort(descending=True, stable=True)[:LEANING].tolist()
 
 
-def headline_change(whole: Metrics, masked: Metrics) -> dict[str, float]:
+def headline_change(tasks: Mapping[str, Task], whole: Metrics, masked: Metrics) -> dict[str, float]:
     """{task: its headline metric without a source minus that with all}, in the metric's units, negated where less is
     better: below 0 where the source is missed, above 0 where the student does better without it."""
     change = {}
     for task, metrics in whole.items():
-        metric, higher_is_better = HEADLINE[task]
+        metric, higher_is_better = tasks[task].headline()
         difference = masked[task][metric] - metrics[metric]
         change[task] = difference if higher_is_better else -difference
     return change
@@ -85,19 +86,19 @@ def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task
     blocks = [f"block {block}" for block in next(iter(found.routers.values()))]
     changes = found.changes
     measured = ("without it", "unit") if changes else ()
-    rows: tables.Table = [("task", "source", *blocks, "all levels", *measured)]
+    rows: list[tuple[str, ...]] = [("task", "source", *blocks, "all levels", *measured)]
     for task, levels in found.routers.items():
         for number, source in enumerate(sources):
             cells = [f"{router.mean[number]:.3f} ±{router.spread[number]:.3f}" for router in levels.values()]
             effect = (f"{changes[source][task]:+.2f}", chosen[task].units) if changes else ()
             rows.append((task, source, *cells, f"{found.overall(task)[number]:.3f}", *effect))
     kinds = list(next(iter(next(iter(found.information.values())).values())))
-    bits: tables.Table = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]
+    bits: list[tuple[str, ...]] = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]
     for task, levels in found.routers.items():
         for block, router in levels.items():
             information = [f"{found.information[task][block][kind]:.4f}" for kind in kinds]
             bits.append((task, str(block), f"{router.entropy:.3f}", f"{router.entropy_of_mean:.3f}", *information))
-    lines = [f"weights, mean ± spread over {found.title}", "", tables.aligned(rows), ""]
+    lines = [f"weights, mean ± spread over {found.title}", "", tables.console(rows), ""]
     if changes:
         lines += [
             "without it: change of the task's headline metric when the source is knocked out; below 0 is worse",
@@ -107,25 +108,25 @@ def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task
         f"in bits, of at most {np.log2(len(sources)):.3f}: entropy of the weights, and what image, class or token say "
         "about the choice",
         "",
-        tables.aligned(bits),
+        tables.console(bits),
         "",
     ]
     return lines + [f"warning: {sentence}" for sentence in found.warnings]
 
 
-def as_json(found: Inspection, target: Target) -> dict[str, object]:
+def as_json(found: Inspection, subject: Subject) -> dict[str, object]:
     """All numbers but the weights of single images, by name."""
-    sources = target.student.sources
+    sources = subject.student.sources
     mean_weights = found.mean_weights
 
     def by_source(values: Tensor) -> dict[str, float]:
         return dict(zip(sources, values.tolist(), strict=True))
 
     return {
-        "student": target.name,
+        "student": subject.name,
         "images": found.title,
         "sources": list(sources),
-        "levels": list(target.student.levels),
+        "levels": list(subject.student.levels),
         "routers": {
             task: {
                 block: {

@@ -16,15 +16,17 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from sak import data, tasks
+from sak import data
+from sak.bundles.build import build_tasks
 from sak.data import loading
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import Metrics, evaluate
-from sak.evaluation.figures import pixels
+from sak.evaluation.evaluate import evaluate
 from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import Target
+from sak.evaluation.subject import Subject
 from sak.files import replacing, write_json
+from sak.metrics import Metrics
+from sak.plotting import pixels
 from sak.research.routing import figures
 from sak.research.routing.findings import Inspection, as_json, console
 from sak.research.routing.history import History, read_history
@@ -37,13 +39,13 @@ from sak.research.routing.statistics import (
 )
 from sak.research.routing.tokens import TokenRecord
 from sak.tasks import Task
-from sak.training.router_tags import TRAINING, VALIDATION
+from sak.training.router_record import TRAINING, VALIDATION
 
 OVERLAYS = 4  # images on which weights per token are shown
 
 
 def inspect(
-    target: Target,
+    subject: Subject,
     output: Path,
     images: Sequence[str] = (),
     limit: int | None = None,
@@ -65,24 +67,24 @@ def inspect(
     Raises:
         UserError: the student has no learned routers, or images or data cannot be read.
     """
-    student = target.student
+    student = subject.student
     if not len(student.routers):
         why = "has the stem alone to read" if len(student.sources) == 1 else "mixes its sources with fixed weights"
-        raise UserError(f"{target.name} has no routers to inspect: it {why}; give a student with learned routers")
-    accelerator = build_accelerator(target.precision)
+        raise UserError(f"{subject.name} has no routers to inspect: it {why}; give a student with learned routers")
+    accelerator = build_accelerator(subject.precision)
     if accelerator.num_processes > 1:
         raise UserError("routers are inspected in one process; start it without torchrun or accelerate launch")
     student.to(accelerator.device).eval()
     if images:
-        dataset, chosen = GivenImages(images, tuple(target.data.image_size)), {}
+        dataset, chosen = GivenImages(images, tuple(subject.data.image_size)), {}
         title = f"{len(dataset)} given images"
     else:
-        dataset, chosen = _validation(target, limit)
-        title = f"{len(dataset)} val images of {target.data.dataset}"
-    found = _measure(target, title, dataset, chosen, output, accelerator, knock_out and bool(chosen))
-    write_json(output / "inspection.json", as_json(found, target))
-    _write_weights(output / "weights.npz", found, target)
-    _draw(found, target, dataset, chosen, output, accelerator)
+        dataset, chosen = _validation(subject, limit)
+        title = f"{len(dataset)} val images of {subject.data.dataset}"
+    found = _measure(subject, title, dataset, chosen, output, accelerator, knock_out and bool(chosen))
+    write_json(output / "inspection.json", as_json(found, subject))
+    _write_weights(output / "weights.npz", found, subject)
+    _draw(found, subject, dataset, chosen, output, accelerator)
     print("\n".join(console(found, student.sources, chosen)))
     return found
 
@@ -90,18 +92,17 @@ def inspect(
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def _validation(target: Target, limit: int | None) -> tuple[Dataset, dict[str, Task]]:
-    if not Path(target.data.root).exists():
-        data.prepare(target.data)
-    dataset = data.build(target.data, "val")
+def _validation(subject: Subject, limit: int | None) -> tuple[Dataset, dict[str, Task]]:
+    if not Path(subject.data.root).exists():
+        data.prepare(subject.data)
+    dataset = data.build(subject.data, "val")
     if limit is not None and limit < len(dataset):
         dataset = Subset(dataset, loading.evenly_spread(len(dataset), limit))
-    benchmark = data.benchmark(target.data.dataset)
-    return dataset, {name: tasks.build(name, benchmark) for name in target.data.tasks}
+    return dataset, build_tasks(subject.data)
 
 
 def _measure(
-    target: Target,
+    subject: Subject,
     title: str,
     dataset: Dataset,
     chosen: Mapping[str, Task],
@@ -109,16 +110,16 @@ def _measure(
     accelerator: Accelerator,
     knock_out: bool,
 ) -> Inspection:
-    student, classes = target.student, []
+    student, classes = subject.student, []
     # In PASCAL's labels 0 is all that has no class; NYUD's have none such.
-    background = 0 if chosen and data.benchmark(target.data.dataset) == "pascal_context" else None
+    background = 0 if chosen and data.benchmark(subject.data.dataset) == "pascal_context" else None
 
     def keep(task: str, _: Tensor, batch: Mapping) -> None:
         if task == "semseg":
             classes.append(main_classes(batch["semseg"].cpu(), background))
 
     record = TokenRecord(student)
-    evaluation = evaluate(record, chosen, dataset, target.batch_size, target.data.workers, accelerator, keep=keep)
+    evaluation = evaluate(record, chosen, dataset, subject.batch_size, subject.data.workers, accelerator, keep=keep)
     weights, blocks = evaluation.routing, student.levels
     routers = {
         task: {block: router_statistics(level) for block, level in zip(blocks, levels, strict=True)}
@@ -137,11 +138,11 @@ def _measure(
             information[task][block] = bits
     without: dict[str, Metrics] = {}
     if knock_out:
-        masked = MaskedStudents(target, chosen, dataset, accelerator, output / "knock_out.json")
+        masked = MaskedStudents(subject, chosen, dataset, accelerator, output / "knock_out.json")
         without = dict(zip(student.sources, masked.metrics([[source] for source in student.sources]), strict=True))
 
     def history(group: str) -> History:
-        return read_history(Path(target.name) / "events", list(routers), student.sources, blocks, group)
+        return read_history(Path(subject.name) / "events", list(routers), student.sources, blocks, group)
 
     return Inspection(
         title=title,
@@ -152,6 +153,7 @@ def _measure(
         warnings=warnings(routers, student.sources),
         history=history(VALIDATION),
         history_training=history(TRAINING),
+        tasks=chosen,
         metrics=evaluation.metrics,
         without=without,
     )
@@ -163,14 +165,14 @@ def _names(dataset: Dataset) -> list[str]:
     return list(dataset.names)
 
 
-def _write_weights(path: Path, found: Inspection, target: Target) -> None:
+def _write_weights(path: Path, found: Inspection, subject: Subject) -> None:
     arrays = {
         f"{task}.block{block}": weights.numpy()
         for task, levels in found.weights.items()
-        for block, weights in zip(target.student.levels, levels, strict=True)
+        for block, weights in zip(subject.student.levels, levels, strict=True)
     }
     with replacing(path) as beside, open(beside, "wb") as file:
-        np.savez(file, names=np.array(found.names), sources=np.array(target.student.sources), **arrays)
+        np.savez(file, names=np.array(found.names), sources=np.array(subject.student.sources), **arrays)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -178,13 +180,13 @@ def _write_weights(path: Path, found: Inspection, target: Target) -> None:
 
 def _draw(
     found: Inspection,
-    target: Target,
+    subject: Subject,
     dataset: Dataset,
     chosen: Mapping[str, Task],
     output: Path,
     accelerator: Accelerator,
 ) -> None:
-    sources, levels, names = target.student.sources, target.student.levels, list(found.routers)
+    sources, levels, names = subject.student.sources, subject.student.levels, list(found.routers)
     drawn: dict[str, Figure] = {
         "weights": figures.weights_figure(found.routers, sources),
         "information": _information(found, names, levels),
@@ -201,7 +203,7 @@ def _draw(
             [chosen[task].units for task in names],
             sources,
         )
-    drawn |= _overlays(target, dataset, accelerator)
+    drawn |= _overlays(subject, dataset, accelerator)
     events = output / "events"
     shutil.rmtree(events, ignore_errors=True)  # of an earlier inspection
     with SummaryWriter(events) as writer:
@@ -267,18 +269,18 @@ def _leaning(found: Inspection, sources: Sequence[str], dataset: Dataset) -> Fig
 
 
 @torch.no_grad()
-def _overlays(target: Target, dataset: Dataset, accelerator: Accelerator) -> dict[str, Figure]:
+def _overlays(subject: Subject, dataset: Dataset, accelerator: Accelerator) -> dict[str, Figure]:
     """{"tokens-TASK": a figure} of per-token routers; none of others."""
     count = min(OVERLAYS, len(dataset))
     images = torch.stack([dataset[number * len(dataset) // count]["image"] for number in range(count)])
     with accelerator.autocast():
-        routing = target.student(images.to(accelerator.device)).token_routing
+        routing = subject.student(images.to(accelerator.device)).token_routing
     return {
         f"tokens-{task}": figures.token_figure(
             images,
             [level.float().cpu() for level in levels],
-            target.student.sources,
-            target.student.levels,
+            subject.student.sources,
+            subject.student.levels,
             f"{task}: the weights of every token",
         )
         for task, levels in routing.items()

@@ -6,12 +6,11 @@ from torch.utils.data import Dataset, Subset
 
 from sak.data import loading
 from sak.errors import UserError
-from sak.evaluation.evaluate import Metrics
-from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import Target
+from sak.evaluation.masking import MaskedStudents, teachers_of
+from sak.metrics import Metrics
 from sak.metrics.delta_m import delta_m
 from sak.research.selection.shapley import Coalition
-from sak.tasks import HIGHER, Task
+from sak.tasks import HIGHER, Task, find_metric, headlines
 
 DELTA_M = "delta_m"
 
@@ -26,7 +25,7 @@ class MaskedGame:
 
     def __init__(self, students: MaskedStudents, value: str):
         self.students, self.value = students, value
-        self.teachers = teachers_of(students.target)
+        self.teachers = teachers_of(students.subject)
         self.reference = self._metrics([frozenset(self.teachers)])[0]
 
     def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
@@ -47,7 +46,7 @@ def worth(metrics: Metrics, value: str, reference: Metrics, tasks: Mapping[str, 
         UserError: Δm cannot be had, as ``delta_m`` says.
     """
     if value == DELTA_M:
-        return delta_m(metrics, reference)
+        return delta_m(metrics, reference, headlines(tasks))
     task, metric = value.split(".")
     return metrics[task][metric] if tasks[task].measures[metric] == HIGHER else -metrics[task][metric]
 
@@ -60,10 +59,7 @@ def tasks_of_value(value: str, tasks: Mapping[str, Task]) -> dict[str, Task]:
     """
     if value == DELTA_M:
         return dict(tasks)
-    task, _, metric = value.partition(".")
-    if task not in tasks or metric not in tasks[task].measures:
-        known = [f"{name}.{measure}" for name, each in tasks.items() for measure in each.measures]
-        raise UserError(f"--value is {value!r}, but must be {DELTA_M} or one of {', '.join(known)}")
+    task, _ = find_metric(value, tasks, "--value", f"{DELTA_M} or ")
     return {task: tasks[task]}
 
 
@@ -78,18 +74,3 @@ def some_images(dataset: Dataset, count: int | None) -> Dataset:
     if not 0 < count <= len(dataset):
         raise UserError(f"--images is {count}, but there are {len(dataset)} validation images: choose 1 to that many")
     return Subset(dataset, loading.evenly_spread(len(dataset), count))
-
-
-def teachers_of(target: Target) -> list[str]:
-    """Those of a student that can be knocked out.
-
-    Raises:
-        UserError: there are none.
-    """
-    teachers = [source for source in target.student.sources if source != "stem"]
-    if not teachers:
-        raise UserError(
-            f"the student of {target.name} mixes no teachers' paths (it has the stem alone to read, and no routers), "
-            "so that no teacher can be knocked out: give one that was trained with student.paths=adapter"
-        )
-    return teachers

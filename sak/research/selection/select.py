@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from sak import data, tasks
+from sak import data, tables
+from sak.bundles.build import build_tasks
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import Metrics
-from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import open_target
-from sak.files import replacing, write_json, write_text
+from sak.evaluation.masking import MaskedStudents, teachers_of
+from sak.evaluation.subject import open_subject
+from sak.files import write_json, write_text
+from sak.metrics import Metrics
+from sak.plotting import save
 from sak.research.ablation.report import RETRAINED
 from sak.research.ablation.variants import subset_name
-from sak.research.probing.report import table
 from sak.research.selection.game import (
     DELTA_M,
     MaskedGame,
     some_images,
     tasks_of_value,
-    teachers_of,
     worth,
 )
 from sak.research.selection.shapley import (
@@ -95,19 +95,19 @@ def select(
         UserError: a student is unfinished or has no teachers to choose among, they have different ones, or there is no
             such value.
     """
-    targets = [open_target(student, root=root) for student in students]
-    teachers = teachers_of(targets[0])
-    for target in targets[1:]:
-        if teachers_of(target) != teachers:
-            raise UserError(f"{target.name} and {targets[0].name} have different teachers: choose among one committee")
-    chosen = {name: tasks.build(name, data.benchmark(targets[0].data.dataset)) for name in targets[0].data.tasks}
-    chosen = tasks_of_value(value, chosen)
+    subjects = [open_subject(student, root=root) for student in students]
+    teachers = teachers_of(subjects[0])
+    for subject in subjects[1:]:
+        if teachers_of(subject) != teachers:
+            names = f"{subject.name} and {subjects[0].name}"
+            raise UserError(f"{names} have different teachers: choose among one committee")
+    chosen = tasks_of_value(value, build_tasks(subjects[0].data))
     part = ("" if value == DELTA_M else f"-{next(iter(chosen))}") + ("" if images is None else f"-{images}-images")
     games = []
-    for target in targets:
-        dataset = some_images(data.build(target.data, "val"), images)
-        file = (measured or output / "masked") / f"{Path(target.name).name}{part}.json"
-        masked = MaskedStudents(target, chosen, dataset, build_accelerator(target.precision), file)
+    for subject in subjects:
+        dataset = some_images(data.build(subject.data, "val"), images)
+        file = (measured or output / "masked") / f"{Path(subject.name).name}{part}.json"
+        masked = MaskedStudents(subject, chosen, dataset, build_accelerator(subject.precision), file)
         games.append(MaskedGame(masked, value))
 
     def mean(coalitions: Sequence[Coalition]) -> list[float]:
@@ -120,7 +120,7 @@ def select(
     none, everyone = mean([frozenset(), frozenset(teachers)])
     selection = Selection(
         value,
-        [target.name for target in targets],
+        [subject.name for subject in subjects],
         len(dataset),
         none,
         everyone,
@@ -131,8 +131,7 @@ def select(
         rank_correlation(*zip(*compared.values(), strict=True)) if compared else None,
         _shapley_of(retrained, teachers),
     )
-    with replacing(output / "selection.png") as beside:
-        figure(selection).savefig(beside, format="png")
+    save(figure(selection), output / "selection.png")
     write_json(output / "selection.json", asdict(selection))
     write_text(
         output / "selection.md", f"# Selection of teachers\n\n{report(selection)}\n\n![selection](selection.png)\n"
@@ -190,9 +189,9 @@ def report(found: Selection) -> str:
         f"{', '.join(found.students)}.",
         f"Shapley values ({kind}) sum to v(all) - v(stem alone) = {found.all - found.none:+.3f}.",
         "",
-        table(rows),
+        tables.markdown(rows),
         "",
-        table(steps),
+        tables.markdown(steps),
         "",
     ]
     if found.correlation is not None:

@@ -13,13 +13,12 @@ from sak import config as configuration
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.change import changed_student, trained_student
-from sak.config.schema import change, left_out, taught_by
+from sak.config.schema import STAGES, change, distils, taught_by
 from sak.distillation.standardisation import Standardiser
 from sak.errors import UserError
 from sak.student import Student
 from sak.student.growth import fold
 from sak.training import checkpoint
-from sak.training.checkpoint import STAGES
 from teachers import Committee
 
 
@@ -66,9 +65,9 @@ def as_distilled(place: str, config: DictConfig) -> tuple[Student, Learned, dict
             f"teachers are {', '.join(dims) or 'none'}: give the config that it was trained with"
         )
     if source:
-        trained = changed_student(config, source, build_tasks(config) if source.heads else {}, dims)
+        trained = changed_student(config, source, build_tasks(config.data) if source.heads else {}, dims)
     else:
-        trained = build_student(config, build_tasks(config), dims)
+        trained = build_student(config, build_tasks(config.data), dims)
     return with_aligners(student, place, trained), Learned(committee, learned_standardiser(place, config, dims)), dims
 
 
@@ -118,8 +117,7 @@ def learned_standardiser(place: str, config: DictConfig, dims: dict[str, list[in
     Raises:
         UserError: features were standardised, but the statistics are not in the run's last checkpoint.
     """
-    stages = [stage for stage in STAGES if not left_out(config.stages[stage])]
-    distilling = [stage for stage in stages if stage == "distill" or config.stages.multitask.alpha != 0]
+    distilling = [stage for stage in STAGES if distils(config, stage)]
     if not distilling:
         before = config.student.weights
         if before is None or not (Path(before) / "config.yaml").is_file():

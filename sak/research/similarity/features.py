@@ -10,20 +10,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak import data
 from sak.bundles.bundle import find_bundle, load_bundle
-from sak.data import loading
+from sak.data import SPLITS, loading
 from sak.data.transforms import margins
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
-from sak.files import replacing, write_json
+from sak.files import write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
+from sak.plotting import heat_map, save
 from sak.research.frozen_models import build_models, models_to_probe
-from sak.research.probing.probe import SPLITS
 from sak.student import Student
 
 TITLES = {
@@ -83,6 +84,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     if len(models) + (1 + len(sources.student.paths) if sources else 0) < 2:
         raise UserError("there are no two models to compare: add teachers or probe.extra to the config, or a student")
     data.prepare(config.data)
+    datasets = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
     device = build_accelerator().device
     modules = nn.ModuleDict(models).to(device)
     if sources:
@@ -90,7 +92,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
 
     moments: dict[str, list[Moments]] = {}
     for split in SPLITS:
-        for batch in _batches(config, split, images, batch_size):
+        for batch in _batches(datasets[split], images, batch_size, config.data.workers, f"features of {split}"):
             pixels = batch["image"].to(device)
             maps = {name: model(pixels) for name, model in modules.items()}
             if sources:
@@ -107,7 +109,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
         raise UserError(f"{tokens} tokens are too few to fit linear maps of {widest} channels; ask for more --images")
     result = {
         "models": names,
-        "images": {split: min(images, len(_dataset(config, split))) for split in SPLITS},
+        "images": {split: min(images, len(datasets[split])) for split in SPLITS},
         "cka": [linear_cka(held).tolist() for held in moments["val"]],
         "reconstruction": [
             linear_reconstruction(fitted, held).tolist()
@@ -116,8 +118,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     }
     path = Path(config.output) / f"{config.name}-similarity"
     write_json(path / "similarity.json", result)
-    with replacing(path / "similarity.png") as beside:
-        heat_maps(result).savefig(beside, format="png")
+    save(heat_maps(result), path / "similarity.png")
     return path / "similarity.png"
 
 
@@ -132,26 +133,17 @@ def heat_maps(result: Mapping) -> Figure:
         axes = row.subplots(1, count, squeeze=False, sharey=True)[0]
         for level, axis in enumerate(axes):
             values = 100 * np.array(result[measure][level])
-            axis.imshow(values, vmin=0, vmax=100, cmap="viridis")
-            axis.set_title(f"level {level + 1} of {count}", fontsize=8)
-            axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
-            axis.set_yticks(range(len(names)), names, fontsize=6)
-            for (y, x), value in np.ndenumerate(values):
-                axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=5.5,
-                          color="black" if value > 60 else "white")  # fmt: skip
+            text = [[f"{value:.0f}" for value in row] for row in values]
+            title = f"level {level + 1} of {count}"
+            heat_map(axis, values, text, names, names, title, limits=(0, 100), rotation=90, size=6.5)
     return figure
 
 
-def _dataset(config: DictConfig, split: str):
-    return data.build(OmegaConf.merge(config.data, {"tasks": []}), split)
-
-
-def _batches(config: DictConfig, split: str, images: int, batch_size: int) -> Iterator[dict]:
-    dataset = _dataset(config, split)
+def _batches(dataset: Dataset, images: int, batch_size: int, workers: int, title: str) -> Iterator[dict]:
     chosen = loading.evenly_spread(len(dataset), images)
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-    with tqdm(total=len(chosen), desc=f"features of {split}", unit="img", mininterval=1) as progress:
-        for batch in loading.load(dataset, batches, config.data.workers):
+    with tqdm(total=len(chosen), desc=title, unit="img", mininterval=1) as progress:
+        for batch in loading.load(dataset, batches, workers):
             yield batch
             progress.update(len(batch["image"]))
 

@@ -10,20 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from sak import config as configuration
-from sak import data
+from sak import data, tables
 from sak.data import loading
 from sak.distillation.losses import match_grids
 from sak.errors import UserError
-from sak.evaluation import tables
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.figures import CELL, cells
-from sak.files import replacing, write_json
+from sak.files import write_json
+from sak.plotting import CELL, heat_map, save
 from sak.research.similarity.aligners import as_distilled
 from sak.research.similarity.features import tokens_inside
 from sak.student import Student
@@ -92,7 +90,7 @@ def compare_paths(
     config = configuration.load(config_file or run / "config.yaml", overrides)
     student, features, dims = as_distilled(place, config)
     data.prepare(config.data)
-    dataset = data.build(OmegaConf.merge(config.data, {"tasks": []}), "val")
+    dataset = data.build(config.data, "val", tasks=())
     chosen = loading.evenly_spread(len(dataset), limit)
     count = len(chosen)
     device = build_accelerator().device
@@ -135,8 +133,7 @@ def compare_paths(
     shown = [dataset[index] for index in chosen[:: max(1, count // SHOWN)][:SHOWN]]
     drawn |= _panels(student, features, shown, device)
     for name, figure in drawn.items():
-        with replacing(output / f"{name}.png") as beside:
-            figure.savefig(beside, format="png")
+        save(figure, output / f"{name}.png")
     print("\n".join(_console(result)))
     return result
 
@@ -237,15 +234,15 @@ def _figure(result: Mapping) -> Figure:
         rows = [list(result["teachers"][name].values()) for name in names]
         values = np.array([[cell[key] for cell in row] for row in rows])
         text = [[f"{cell[key]:.3f}" + (f"\n±{cell[spread]:.3f}" if spread else "") for cell in row] for row in rows]
-        cells(axis, values, text, names, [f"block {block}" for block in levels], title, limits=(0, 1))
+        heat_map(axis, values, text, names, [f"block {block}" for block in levels], title, limits=(0, 1))
     return figure
 
 
 def _console(result: Mapping) -> list[str]:
-    rows: tables.Table = [("teacher", "block", "per token", "whole map", "best constant")]
+    rows: list[tuple[str, ...]] = [("teacher", "block", "per token", "whole map", "best constant")]
     for name, levels in result["teachers"].items():
         for block, cell in levels.items():
             token = f"{cell['token']:.4f} ±{cell['token_spread']:.4f}"
             whole = f"{cell['whole']:.4f} ±{cell['whole_spread']:.4f}"
             rows.append((name, str(block), token, whole, f"{cell['constant']:.4f}"))
-    return [f"cosine of path and teacher, mean ± spread over {result['images']} val images", "", tables.aligned(rows)]
+    return [f"cosine of path and teacher, mean ± spread over {result['images']} val images", "", tables.console(rows)]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sak.data.mini.animals import bird, cat, cow, dog, horse, sheep
 from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, box, rotation
 from sak.data.mini.texture import BLACK, COLOURS, front, noise, pick, solid, vary, wood
-from sak.data.mini.thing import Thing, with_article
-from sak.data.mini.vehicles import aeroplane, bicycle, boat, bus, car, motorbike, train
+from sak.data.mini.things.animals import bird, cat, cow, dog, horse, sheep
+from sak.data.mini.things.thing import Thing, with_article
+from sak.data.mini.things.vehicles import aeroplane, bicycle, boat, bus, car, motorbike, train
 
 
 def bottle(rng) -> Thing:

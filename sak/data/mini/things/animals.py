@@ -6,7 +6,7 @@ import numpy as np
 
 from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, rotation
 from sak.data.mini.texture import COLOURS, noise, solid, spots, stripes, vary
-from sak.data.mini.thing import Thing
+from sak.data.mini.things.thing import Thing
 
 DARK = (0.08, 0.07, 0.07)
 

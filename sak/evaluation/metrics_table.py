@@ -1,30 +1,31 @@
-"""Results as tables for people."""
+"""The metrics of a student as a table: on the console, and as ``results.md``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sak.evaluation.evaluate import Metrics
-from sak.metrics.delta_m import HEADLINE
+from sak import tables
+from sak.metrics import Metrics
 from sak.student import Student
 from sak.tasks import HIGHER, Task
 
-Table = list[tuple[str, ...]]  # the header and a row per task and metric
 
+def rows(
+    tasks: Mapping[str, Task], columns: Mapping[str, Metrics], gains: Mapping[str, float] | None = None
+) -> list[tuple[str, ...]]:
+    """A header, and a row per task and metric.
 
-def table(tasks: Mapping[str, Task], columns: Mapping[str, Metrics], gains: Mapping[str, float] | None = None) -> Table:
-    """
     Args:
         columns: {title: metrics}; a metric that one lacks is shown as "-".
         gains: {task: percent} of the headline metrics, as a further column.
     """
-    rows = [("task", "metric", *columns, *(["gain %"] if gains else []), "unit", "better is")]
+    table = [("task", "metric", *columns, *(["gain %"] if gains else []), "unit", "better is")]
     for name, task in tasks.items():
         for measure, direction in task.measures.items():
             values = [_number(column.get(name, {}).get(measure), task.units) for column in columns.values()]
             if gains:
-                values.append(f"{gains[name]:+.2f}" if measure == HEADLINE[name][0] else "")
-            rows.append((name, measure, *values, task.units, "higher" if direction == HIGHER else "lower"))
-    return rows
+                values.append(f"{gains[name]:+.2f}" if measure == task.headline()[0] else "")
+            table.append((name, measure, *values, task.units, "higher" if direction == HIGHER else "lower"))
+    return table
 
 
 def _number(value: float | None, units: str) -> str:
@@ -33,31 +34,9 @@ def _number(value: float | None, units: str) -> str:
     return f"{value:.4f}" if units == "metres" else f"{value:.2f}"
 
 
-def aligned(rows: Table) -> str:
-    """For the console."""
-    columns = range(len(rows[0]))
-    widths = [max(len(row[column]) for row in rows) for column in columns]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if 2 <= column < len(row) - 2 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join(lines)
-
-
-def piped(rows: Table) -> list[str]:
-    """For Markdown, line by line."""
-    header, *body = rows
-    rule = ["---:" if 2 <= column < len(header) - 2 else "---" for column in range(len(header))]
-    return [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|", *(f"| {' | '.join(row)} |" for row in body)]
-
-
 def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
     """What a finished run prints."""
-    return aligned(table(tasks, {"student": metrics, "best constant": constants}))
+    return tables.console(rows(tasks, {"student": metrics, "best constant": constants}))
 
 
 def markdown(
@@ -67,7 +46,7 @@ def markdown(
     lines = [
         f"# Results of {name}",
         "",
-        *piped(table(tasks, {"student": metrics, "best constant": constants})),
+        tables.markdown(rows(tasks, {"student": metrics, "best constant": constants})),
         "",
         "*best constant*: the best that one and the same prediction for every pixel of every image reaches on the",
         "validation set; what lies beyond it was learnt. `edge` is judged under the protocol `sak`.",

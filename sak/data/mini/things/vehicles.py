@@ -6,7 +6,7 @@ import numpy as np
 
 from sak.data.mini.primitives import Annulus, Capsule, Ellipsoid, Frustum, Polyhedron, box, rotation
 from sak.data.mini.texture import BLACK, COLOURS, GLASS, GREY, panes, pick, solid, stripes, vary, wood
-from sak.data.mini.thing import Thing
+from sak.data.mini.things.thing import Thing
 
 
 def wheel(x: float, y: float, radius: float, width: float) -> list:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, box, rotation
 from sak.data.mini.texture import COLOURS, bricks, checker, facade, front, noise, solid, stripes, vary, wood
-from sak.data.mini.thing import Thing
+from sak.data.mini.things.thing import Thing
 
 GLASS = (0.20, 0.26, 0.32)
 

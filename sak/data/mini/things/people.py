@@ -9,7 +9,7 @@ import numpy as np
 
 from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum
 from sak.data.mini.texture import COLOURS, solid, stripes, vary
-from sak.data.mini.thing import Thing, with_article
+from sak.data.mini.things.thing import Thing, with_article
 
 SKIN = ((0.93, 0.76, 0.64), (0.82, 0.62, 0.47), (0.60, 0.41, 0.28), (0.36, 0.24, 0.17))
 HAIR = ((0.08, 0.06, 0.05), (0.28, 0.16, 0.08), (0.62, 0.45, 0.18), (0.55, 0.53, 0.50), (0.50, 0.20, 0.08))

@@ -1,0 +1,59 @@
+"""The baseline of every metric: the best that one and the same prediction for every pixel of every image can reach."""
+
+import functools
+from collections.abc import Mapping
+
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from sak.data import loading
+from sak.data.faulty_images import Skips
+from sak.evaluation.evaluate import batches_of
+from sak.metrics import Metrics
+from sak.tasks import HIGHER, Task
+
+
+def constant_predictions(
+    tasks: Mapping[str, Task],
+    dataset: Dataset,
+    batch_size: int,
+    workers: int,
+    accelerator: Accelerator,
+    timeout: int = loading.TIMEOUT,
+    skips: Skips | None = None,
+) -> Metrics:
+    """Each metric of the best constant prediction: what can be had on this data set without looking at the images."""
+    labels: dict[str, list[Tensor]] = {name: [] for name in tasks}
+    load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
+    for _, batch in batches_of(dataset, batch_size, load, accelerator, "constants", shard=False):
+        for name in tasks:
+            labels[name].append(_thinned_out(batch[name]).cpu())
+    candidates = {
+        name: task.constants(label for batch in labels[name] for label in batch).to(accelerator.device)
+        for name, task in tasks.items()
+    }
+    judged = {
+        name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
+        for name, task in tasks.items()
+    }
+    for _, batch in batches_of(dataset, batch_size, load, accelerator, "constants"):
+        for name, task in tasks.items():
+            shape = (len(batch["image"]), task.channels, *batch["image"].shape[-2:])
+            for constant, metric in judged[name]:
+                output = constant.view(1, -1, 1, 1).expand(shape)
+                metric.update(task.predict(output), task.truth(batch))
+    best: Metrics = {}
+    for name, task in tasks.items():
+        values = [task.measured(metric) for _, metric in judged[name]]
+        best[name] = {
+            measure: (max if direction == HIGHER else min)(value[measure] for value in values)
+            for measure, direction in task.measures.items()
+        }
+    return best
+
+
+def _thinned_out(labels: Tensor, pixels: int = 128 * 128) -> Tensor:
+    """At most about ``pixels`` of each label map (..., H, W): the statistics of a whole set must fit in memory."""
+    stride = max(1, round((labels.shape[-1] * labels.shape[-2] / pixels) ** 0.5))
+    return labels[..., ::stride, ::stride]

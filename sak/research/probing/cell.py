@@ -1,0 +1,104 @@
+"""One cell of a probe: a head is trained on one frozen model's features and one task, then evaluated."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from sak.errors import UserError
+from sak.evaluation.evaluate import evaluate, to_device
+from sak.research.probing.head import ProbeHead
+from sak.student import StudentOutput
+from sak.tasks import Task
+from sak.training.batches import TrainingBatches
+from sak.training.optimizer import Learner
+from sak.training.schedule import learning_rate
+
+
+class ProbedStudent(nn.Module):
+    """A head on one task, asked as a student is: with a batch's features in place of its images."""
+
+    def __init__(self, head: ProbeHead, task: str, image_size: tuple[int, int]):
+        super().__init__()
+        self.head, self.task, self.image_size = head, task, image_size
+
+    def forward(self, levels: Sequence[Tensor]) -> StudentOutput:
+        """Levels (B, D, h, w) -> StudentOutput."""
+        return StudentOutput({self.task: self.head(levels, self.image_size)}, {}, {})
+
+
+def build_head(config: DictConfig, dims: Sequence[int], task: Task) -> ProbeHead:
+    """
+    Raises:
+        UserError: there is no such head.
+    """
+    settings = config.probe
+    options = OmegaConf.to_container(settings.head.options)
+    try:
+        return ProbeHead(dims, settings.width, task.channels, settings.head.type, options)
+    except ValueError as error:
+        raise UserError(f"probe.head: {error}") from error
+
+
+def probe_cell(
+    config: DictConfig,
+    model: str,
+    task: Task,
+    dims: Sequence[int],
+    sets: Mapping[str, Dataset],
+    events: Path,
+    accelerator: Accelerator,
+    progress: tqdm,
+) -> dict[str, float]:
+    """Train a head from the seed on, and evaluate it.
+
+    Args:
+        model: its name.
+        dims: D of its levels.
+        sets: {split: samples with the model's features as "image", and the task's label}.
+        events: directory for TensorBoard; what a start that was stopped has left there is replaced.
+        progress: is moved on by the images trained on.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    settings = config.probe
+    torch.manual_seed(config.seed)
+    student = ProbedStudent(build_head(config, dims, task), task.name, tuple(config.data.image_size))
+    learner = Learner(student, settings.optim, accelerator, sharded=False, state=None)
+    learner.model.train()
+    batches = TrainingBatches(sets["train"], settings.batch_size, 1, config.seed, config.data.workers, rank=0, world=1)
+    shutil.rmtree(events, ignore_errors=True)
+    with SummaryWriter(events) as writer:
+        for step, (batch,) in enumerate(batches.steps(0, settings.steps), start=1):
+            learner.set_rate(learning_rate(settings.optim, step - 1, settings.steps, batches.steps_per_epoch))
+            batch = to_device(batch, accelerator.device)
+            with accelerator.autocast():
+                output = learner.model(batch["image"])
+            loss = task.loss(output.predictions[task.name], batch[task.name])
+            learner.optimizer.zero_grad()
+            accelerator.backward(loss)
+            learner.step()
+            progress.update(settings.batch_size)
+            if step % settings.log_every == 0 or step == settings.steps:
+                if not loss.isfinite():
+                    raise FloatingPointError(
+                        f"the loss of {task.name} on {model} is {loss.item()} at step {step}; "
+                        "try a lower probe.optim.lr"
+                    )
+                writer.add_scalar(f"loss/{task.name}", loss.item(), step)
+                progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
+        learner.release()
+        found = evaluate(
+            student, {task.name: task}, sets["val"], settings.batch_size, config.data.workers, accelerator
+        ).metrics[task.name]
+        for measure, value in found.items():
+            writer.add_scalar(f"metrics/{task.name}/{measure}", value, settings.steps)
+    return found

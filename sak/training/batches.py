@@ -1,0 +1,72 @@
+"""Batches in an order that is a function of the seed and the step alone, so that a resumed run sees what it would have.
+
+A batch of a step is cut over processes and accumulated micro-batches: all of them together are the step's batch.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from sak.data.faulty_images import Skips
+from sak.data.loading import TIMEOUT, load
+from sak.errors import UserError
+
+
+class TrainingBatches:
+    """The endless stream of a stage's training batches.
+
+    Args:
+        dataset: has ``set_epoch(epoch)``; its augmentation depends on its seed, the epoch and the index alone.
+        batch_size: images per step, over all processes and micro-batches.
+        accumulate: micro-batches per step.
+        rank, world: this process among all.
+        timeout, skips: see `load`.
+
+    Raises:
+        UserError: the batch cannot be cut evenly, or the data set has fewer images than a batch.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        accumulate: int,
+        seed: int,
+        workers: int,
+        rank: int,
+        world: int,
+        timeout: int = TIMEOUT,
+        skips: Skips | None = None,
+    ):
+        if batch_size % (accumulate * world):
+            raise UserError(
+                f"batch_size {batch_size} cannot be cut evenly into {accumulate} accumulated micro-batches "
+                f"on {world} processes"
+            )
+        if len(dataset) < batch_size:
+            raise UserError(f"batch_size is {batch_size}, but there are only {len(dataset)} training images")
+        self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
+        self.seed, self.workers, self.rank, self.world = seed, workers, rank, world
+        self.timeout, self.skips = timeout, skips
+        self.steps_per_epoch = len(dataset) // batch_size
+
+    def indices(self, step: int) -> list[list[int]]:
+        """This process's micro-batches of a step, as indices into the data set."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
+        batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+        parts = np.split(batch, self.accumulate * self.world)
+        return [part.tolist() for part in parts[self.rank :: self.world]]
+
+    def steps(self, start: int, stop: int) -> Iterator[list[dict]]:
+        """The micro-batches of each step in [start, stop)."""
+        while start < stop:
+            epoch = start // self.steps_per_epoch
+            end = min(stop, (epoch + 1) * self.steps_per_epoch)
+            self.dataset.set_epoch(epoch)
+            micro_batches = [part for step in range(start, end) for part in self.indices(step)]
+            loaded = load(self.dataset, micro_batches, self.workers, self.timeout, self.skips)
+            while step_batches := list(itertools.islice(loaded, self.accumulate)):
+                yield step_batches
+            start = end
