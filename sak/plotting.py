@@ -23,8 +23,8 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def save(figure: Figure, path: Path) -> None:
     """As a PNG file that appears whole or not at all."""
-    with replacing(path) as beside:
-        figure.savefig(beside, format="png")
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def heat_map(

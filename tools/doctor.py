@@ -26,16 +26,16 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
-    from sak.preflight.doctor import describe, diagnose  # after the config's own mistakes: it loads the model libraries
+    from sak.preflight.doctor import describe_plan, diagnose  # after the config's own mistakes: it loads torch
     from sak.preflight.survey import report
 
     workers = min(experiment.data.workers, os.cpu_count() or 1) if options.workers is None else options.workers
-    inspection, plan = diagnose(experiment, options.quick, workers)
-    for subject, fact in inspection.facts:
+    survey, plan = diagnose(experiment, options.quick, workers)
+    for subject, fact in survey.facts:
         print(f"{subject:<16}{fact}")
-    print(f"\nplan of {experiment.name}\n{describe(plan)}" if plan else "\nno plan: see below")
-    if inspection.problems:
-        print(f"\nproblems\n{report(inspection.problems)}")
+    print(f"\nplan of {experiment.name}\n{describe_plan(plan)}" if plan else "\nno plan: see below")
+    if survey.problems:
+        print(f"\nproblems\n{report(survey.problems)}")
         sys.exit(1)
     print("\nall is well")
 

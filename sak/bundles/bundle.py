@@ -63,15 +63,15 @@ def save_bundle(
     fold(bundle)
     if not keep_aligners:
         bundle.drop_aligners()
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        bundle.save_pretrained(beside)
+        bundle.save_pretrained(partial)
         for name, content in (record or {}).items():
-            (beside / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         shutil.rmtree(path, ignore_errors=True)
-        os.replace(beside, path)
+        os.replace(partial, path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be written ({error}): make room on its disk, and start again") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)

@@ -79,18 +79,18 @@ def changed_student(config: DictConfig, source: Student, tasks: dict[str, Task],
     if config.student.path is not None:
         start_path(student, teacher, config.student.path)
     student.activation_checkpointing = config.student.activation_checkpointing
-    student.freeze(resting(config, student))
+    student.freeze(frozen_parts(config, student))
     return student
 
 
-def resting(config: DictConfig, student: Student) -> list[str]:
+def frozen_parts(config: DictConfig, student: Student) -> list[str]:
     """The parts of a changed student that no stage trains."""
     learning = set(taught_by(config))
     paths = [f"paths.{name}" for name in student.paths if name not in learning]
     return ["stem", *paths, *(part for part in ("routers", "heads") if part not in trained_beside(config))]
 
 
-def describe(config: DictConfig) -> str:
+def describe_start(config: DictConfig) -> str:
     """How a changed student starts."""
     (what, teacher), origin = change(config), config.student.path
     how = {
@@ -101,11 +101,11 @@ def describe(config: DictConfig) -> str:
     return f"what is at {config.student.weights}, {how[what]}"
 
 
-def learning_and_resting(student: Student) -> str:
-    """How many of its weights a stage trains, and how many rest."""
-    learning = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
-    resting = sum(weight.numel() for weight in student.parameters()) - learning
-    return f"{learning:,} weights learn and {resting:,} rest"
+def trained_and_frozen(student: Student) -> str:
+    """How many of its weights a stage trains, and how many are frozen."""
+    trained = sum(weight.numel() for weight in student.parameters() if weight.requires_grad)
+    frozen = sum(weight.numel() for weight in student.parameters()) - trained
+    return f"{trained:,} weights are trained and {frozen:,} are frozen"
 
 
 def _check_same(config: DictConfig, source: Student, tasks: dict[str, Task], teachers: dict[str, list[int]]) -> None:

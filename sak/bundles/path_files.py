@@ -116,8 +116,8 @@ def save_path(place: str | os.PathLike, teacher: str, file: str | os.PathLike) -
     student = load_bundle(find_bundle(place))
     record = _with_teacher(record_of(student, teacher), place)
     tensors = {key: value.contiguous() for key, value in student.paths[teacher].state_dict().items()}
-    with replacing(file) as beside:
-        safetensors.torch.save_file(tensors, beside, {KEY: json.dumps(dataclasses.asdict(record))})
+    with replacing(file) as partial:
+        safetensors.torch.save_file(tensors, partial, {KEY: json.dumps(dataclasses.asdict(record))})
     return record
 
 

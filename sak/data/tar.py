@@ -228,7 +228,7 @@ def _cached(path: Path) -> dict[str, np.ndarray] | None:
 
 def _keep(path: Path, members: dict[str, np.ndarray]) -> None:
     try:
-        with replacing(path) as beside, open(beside, "wb") as file:
+        with replacing(path) as partial, open(partial, "wb") as file:
             np.savez(file, **members)
     except OSError as error:
         tqdm.write(f"the list of an archive's members cannot be kept in {path.parent} ({error.strerror})")

@@ -21,12 +21,12 @@ class MapWriter:
 
     def __init__(self, directory: Path, tasks: Mapping[str, Task]):
         self.directory, self.tasks = directory, tasks
-        self.beside = directory / ".maps.partial"
+        self.partial = directory / ".maps.partial"
 
     def start(self) -> None:
-        shutil.rmtree(self.beside, ignore_errors=True)
+        shutil.rmtree(self.partial, ignore_errors=True)
         for name in self.tasks:
-            (self.beside / name).mkdir(parents=True)
+            (self.partial / name).mkdir(parents=True)
 
     def __call__(self, name: str, predictions: Tensor, batch: Mapping) -> None:
         """One task's predictions of a batch, as ``evaluate`` hands them over."""
@@ -35,7 +35,7 @@ class MapWriter:
         for image, (height, width), prediction in zip(batch["name"], sizes, predictions.cpu().numpy(), strict=True):
             top, left = margins((height, width), canvas)
             cropped = prediction[..., top : top + height, left : left + width]
-            array, path = self.tasks[name].to_file(cropped), self.beside / name / image
+            array, path = self.tasks[name].to_file(cropped), self.partial / name / image
             if array.dtype == np.uint8:
                 Image.fromarray(array).save(f"{path}.png", compress_level=1)
             else:
@@ -44,5 +44,5 @@ class MapWriter:
     def finish(self) -> None:
         for name in self.tasks:
             shutil.rmtree(self.directory / name, ignore_errors=True)
-            os.replace(self.beside / name, self.directory / name)
-        self.beside.rmdir()
+            os.replace(self.partial / name, self.directory / name)
+        self.partial.rmdir()

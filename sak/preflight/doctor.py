@@ -15,7 +15,7 @@ from sak.data.images import find_images
 from sak.errors import UserError
 from sak.preflight.examination import Problem
 from sak.preflight.plan import Plan, StagePlan, plan
-from sak.preflight.survey import Inspection, inspect
+from sak.preflight.survey import Survey, survey_archive
 from teachers.base import RANDOM
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -24,7 +24,7 @@ GB = 1e9
 
 def diagnose(
     config: DictConfig, sample: int | None = None, workers: int = 0, progress: bool = True
-) -> tuple[Inspection, Plan | None]:
+) -> tuple[Survey, Plan | None]:
     """What is there, what is wrong, and the plan; None where the parts do not fit together. Nothing is written.
 
     Args:
@@ -35,32 +35,32 @@ def diagnose(
     Raises:
         UserError: the data set's name, or one of its tasks, is unknown.
     """
-    inspection = inspect(config.data, sample, workers, progress)
-    train = inspection.counts.get("train", 0)
+    survey = survey_archive(config.data, sample, workers, progress)
+    train = survey.counts.get("train", 0)
     images = {"distill": train, "multitask": train}
     if config.stages.distill.images is not None and not left_out(config.stages.distill):
-        images["distill"] = count_images(config.stages.distill.images, inspection)
-    for fact in check_weights(config, inspection.problems):
-        inspection.facts.append(fact)
+        images["distill"] = count_images(config.stages.distill.images, survey)
+    for fact in check_weights(config, survey.problems):
+        survey.facts.append(fact)
     for stage, count in images.items():
         settings = config.stages[stage]
         if not left_out(settings) and 0 < count < settings.batch_size:
             detail = f"stages.{stage}.batch_size is {settings.batch_size}, but there are only {count} images"
-            inspection.problems.append(Problem("config", stage, detail))
+            survey.problems.append(Problem("config", stage, detail))
     try:
-        return inspection, plan(config, images)
+        return survey, plan(config, images)
     except UserError as error:
-        inspection.problems.append(Problem("config", "student and teachers", str(error)))
-        return inspection, None
+        survey.problems.append(Problem("config", "student and teachers", str(error)))
+        return survey, None
 
 
-def count_images(source: str, inspection: Inspection) -> int:
+def count_images(source: str, survey: Survey) -> int:
     try:
         count = len(find_images(source, keep=False))
     except UserError as error:
-        inspection.problems.append(Problem("distillation images", "distill", str(error)))
+        survey.problems.append(Problem("distillation images", "distill", str(error)))
         return 0
-    inspection.facts.append(("distill", f"{count:,} unlabelled images in {source}"))
+    survey.facts.append(("distill", f"{count:,} unlabelled images in {source}"))
     return count
 
 
@@ -102,12 +102,12 @@ def where(model: str) -> str:
     return "which are in the cache" if cached else f"downloaded on first use from {known.hf_hub_id} (not in the cache)"
 
 
-def describe(found: Plan) -> str:
+def describe_plan(plan: Plan) -> str:
     """The plan as text."""
-    student = sum(number for part, number in found.parameters.items() if not part.startswith("teacher "))
+    student = sum(number for part, number in plan.parameters.items() if not part.startswith("teacher "))
     lines = [f"parameters (millions): {student / 1e6:.1f} in the student"]
-    lines += [f"  {part:<18}{number / 1e6:>9.2f}" for part, number in found.parameters.items()]
-    for name, stage in found.stages.items():
+    lines += [f"  {part:<18}{number / 1e6:>9.2f}" for part, number in plan.parameters.items()]
+    for name, stage in plan.stages.items():
         lines += [
             f"stage {name}: {_length(stage)}",
             f"  trained parameters       {stage.trained / 1e6:>9.2f} million",

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from sak.bundles.build import build_committee, build_student, build_tasks
-from sak.bundles.change import resting
+from sak.bundles.change import frozen_parts
 from sak.config.schema import active_stages, change, distils, image_size, number_of_steps, taught_by
 from sak.student import Student
 from sak.student.upsampled_conv import _upsample_and_shift
@@ -144,7 +144,7 @@ def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tupl
     committee = build_committee(config)
     student = build_student(config, tasks, committee.dims)
     if change(config):
-        student.freeze(resting(config, student))
+        student.freeze(frozen_parts(config, student))
         committee = build_committee(config, taught_by(config))
     return committee, student
 

@@ -56,7 +56,7 @@ REMEDIES = {
 
 
 @dataclasses.dataclass
-class Inspection:
+class Survey:
     """
     Attributes:
         facts: (subject, what was found), for people.
@@ -69,7 +69,7 @@ class Inspection:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def inspect(data: DataConfig, sample: int | None = None, workers: int = 0, progress: bool = True) -> Inspection:
+def survey_archive(data: DataConfig, sample: int | None = None, workers: int = 0, progress: bool = True) -> Survey:
     """Check lists, files and the content of every file of a config's data set.
 
     Args:
@@ -81,37 +81,37 @@ def inspect(data: DataConfig, sample: int | None = None, workers: int = 0, progr
         UserError: the data set's name, or one of the tasks, is unknown.
     """
     kind = kind_of(data.dataset)
-    inspection, root = Inspection(), Path(data.root)
+    survey, root = Survey(), Path(data.root)
     if unknown := [task for task in data.tasks if task not in kind.TASKS]:
         raise UserError(f"{kind.TITLE} has no task {unknown[0]!r}: it has {', '.join(kind.TASKS)}.")
     expected = kind.RELEASE
     if data.dataset == "mini_context":
         expected = {"train": data.renderer.train, "val": data.renderer.val}
-        if not inspect_rendering(data, inspection):
-            inspection.counts = dict(expected)
-            return inspection
-    names = list_names(kind, root, expected, inspection)
-    jobs = list(find_jobs(kind, root, names, data.tasks, inspection))
+        if not survey_rendering(data, survey):
+            survey.counts = dict(expected)
+            return survey
+    names = list_names(kind, root, expected, survey)
+    jobs = list(find_jobs(kind, root, names, data.tasks, survey))
     if sample is not None and sample < len(jobs):
-        inspection.facts.append(("sample", f"{sample:,} of {len(jobs):,} images are read, drawn at random"))
+        survey.facts.append(("sample", f"{sample:,} of {len(jobs):,} images are read, drawn at random"))
         chosen = np.random.default_rng(0).choice(len(jobs), sample, replace=False)
         jobs = [jobs[index] for index in sorted(chosen)]
     if not jobs:
-        return inspection
+        return survey
     sums, values = Counter(), {}
     examined = Examined(kind, tuple(data.image_size), jobs)
     loader = DataLoader(examined, num_workers=workers, collate_fn=first, worker_init_fn=leave_interrupts)
     bar = tqdm(loader, desc="read", unit="img", disable=not progress, mininterval=0.5, dynamic_ncols=True)
     for files, findings in zip(jobs, bar, strict=True):
-        inspection.problems += findings.problems
+        survey.problems += findings.problems
         sums.update(findings.sums)
         for key, value in findings.values.items():
             values.setdefault(key, []).append((value, files.get(key.split()[0], files["image"])[0]))
-    summarise(sums, values, inspection)
-    return inspection
+    summarise(sums, values, survey)
+    return survey
 
 
-def inspect_rendering(data: DataConfig, inspection: Inspection) -> bool:
+def survey_rendering(data: DataConfig, survey: Survey) -> bool:
     """Whether a finished mini_context lies at the root."""
     from sak.data.mini import archive as mini
 
@@ -120,41 +120,41 @@ def inspect_rendering(data: DataConfig, inspection: Inspection) -> bool:
     try:
         finished = mini.is_finished(root, wanted)
     except UserError as error:
-        inspection.problems.append(Problem("rendering", "mini_context", str(error)))
+        survey.problems.append(Problem("rendering", "mini_context", str(error)))
         return True
     if not finished:
         text = f"not there yet: the first training renders {settings.train} + {settings.val} scenes into {root}"
-        inspection.facts.append(("mini_context", text))
+        survey.facts.append(("mini_context", text))
     return finished
 
 
-def list_names(kind: type[Archive], root: Path, expected: dict[str, int], inspection: Inspection) -> dict:
+def list_names(kind: type[Archive], root: Path, expected: dict[str, int], survey: Survey) -> dict:
     """{split: its ids}, each once."""
     names = {}
     for split in SPLITS:
         try:
             listed = kind.list_names(root, split)
         except UserError as error:
-            inspection.problems.append(Problem("archive", split, str(error)))
+            survey.problems.append(Problem("archive", split, str(error)))
             continue
         repeated = [name for name, times in Counter(listed).items() if times > 1]
-        inspection.problems += [Problem("repeated", split, name) for name in repeated]
+        survey.problems += [Problem("repeated", split, name) for name in repeated]
         if len(listed) != expected[split]:
             detail = f"{kind.LISTS.format(split)} lists {len(listed):,} where {expected[split]:,} are expected"
-            inspection.problems.append(Problem("count", split, detail))
-        inspection.facts.append((split, f"{len(listed):,} images listed, {expected[split]:,} expected"))
-        inspection.counts[split] = len(listed)
+            survey.problems.append(Problem("count", split, detail))
+        survey.facts.append((split, f"{len(listed):,} images listed, {expected[split]:,} expected"))
+        survey.counts[split] = len(listed)
         names[split] = list(dict.fromkeys(listed))
     shared = sorted(set(names.get("train", ())) & set(names.get("val", ())))
-    inspection.problems += [Problem("overlap", "train and val", name) for name in shared]
+    survey.problems += [Problem("overlap", "train and val", name) for name in shared]
     return names
 
 
-def find_jobs(kind: type[Archive], root: Path, names: dict, tasks: list[str], inspection: Inspection) -> Iterator[dict]:
+def find_jobs(kind: type[Archive], root: Path, names: dict, tasks: list[str], survey: Survey) -> Iterator[dict]:
     """What `examine` reads of each image; missing files are noted once for each task."""
     for split, listed in names.items():
         files, missing = kind.find_files(root, listed, tasks)
-        inspection.problems += [Problem("missing", f"{task}, {split}", file) for task, file in missing]
+        survey.problems += [Problem("missing", f"{task}, {split}", file) for task, file in missing]
         for index in range(len(listed)):
             yield {key: paths[index] for key, paths in files.items()}
 
@@ -181,9 +181,9 @@ def first(findings: list[Findings]) -> Findings:
     return findings[0]
 
 
-def summarise(sums: Counter, values: dict[str, list], inspection: Inspection) -> None:
+def summarise(sums: Counter, values: dict[str, list], survey: Survey) -> None:
     """Facts in words, and the problems that only many images show."""
-    facts, problems = inspection.facts, inspection.problems
+    facts, problems = survey.facts, survey.problems
 
     def share(part: str, whole: str) -> str:
         return f"{sums[part] / max(1, sums[whole]):.1%}"
@@ -208,7 +208,7 @@ def summarise(sums: Counter, values: dict[str, list], inspection: Inspection) ->
         if not sums["saliency salient"]:
             problems.append(Problem("saliency", "saliency", "no pixel of any map is salient"))
     if maps := sums["normals maps"]:
-        summarise_normals(sums, values, share, inspection)
+        summarise_normals(sums, values, share, survey)
     if maps := sums["edge maps"]:
         facts.append(("edge", f"{maps:,} maps, boundaries on {share('edge drawn', 'edge pixels')} of the pixels "
                       f"before thinning, {sums['edge without']:,} maps without any"))  # fmt: skip
@@ -222,7 +222,7 @@ def summarise(sums: Counter, values: dict[str, list], inspection: Inspection) ->
             problems.append(Problem("depth", "depth", f"the median is {median:.4g}: these look like {unit}"))
 
 
-def summarise_normals(sums: Counter, values: dict[str, list], share, inspection: Inspection) -> None:
+def summarise_normals(sums: Counter, values: dict[str, list], share, survey: Survey) -> None:
     valid, toward = sums["normals valid"], sums["normals toward"]
     text = f"{sums['normals maps']:,} maps, {share('normals valid', 'normals pixels')} of the pixels valid, "
     text += f"{sums['normals all ignored']:,} maps without any"
@@ -236,14 +236,14 @@ def summarise_normals(sums: Counter, values: dict[str, list], share, inspection:
         sign = toward / valid
         if 0.2 < sign < 0.8:
             detail = f"z is positive on {sign:.0%} of the valid pixels of the set"
-            inspection.problems.append(Problem("facing", "normals", detail))
+            survey.problems.append(Problem("facing", "normals", detail))
         else:
             opposite = [(value, path) for value, path in values["normals toward"] if abs(value - sign) > 0.8]
-            inspection.problems += [
+            survey.problems += [
                 Problem("facing", "normals", f"{path}: z is positive on {value:.0%}, in the set on {sign:.0%}")
                 for value, path in opposite
             ]
-    inspection.facts.append(("normals", text))
+    survey.facts.append(("normals", text))
 
 
 def ranges(numbers: list[int]) -> str:

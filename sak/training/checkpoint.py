@@ -44,8 +44,8 @@ def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int =
     """
     path = path_of(directory, progress)
     try:
-        with replacing(path) as beside:
-            torch.save({"stage": progress.stage, "step": progress.step, **state}, beside)
+        with replacing(path) as partial:
+            torch.save({"stage": progress.stage, "step": progress.step, **state}, partial)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a write that failed
         reason = error.strerror if isinstance(error, OSError) else "the file could not be written to its end"
         raise UserError(

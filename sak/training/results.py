@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from sak.bundles.bundle import save_bundle
-from sak.bundles.change import describe
+from sak.bundles.change import describe_start
 from sak.config.schema import change, left_out
 from sak.data.faulty_images import Skips
 from sak.evaluation import metrics_table
@@ -55,7 +55,7 @@ def _notes(config: DictConfig, run: RunDirectory, skips: Sequence[Skips | None])
     """What else there is to say of the results."""
     notes, metric = [], config.stages.multitask.keep_best
     if change(config):
-        notes.append(f"The student started with {describe(config)}.")
+        notes.append(f"The student started with {describe_start(config)}.")
     if metric and (found := best(run.student_best, metric)):
         value, step = found["value"], found["step"]
         notes.append(f"`student_best/` is the student after step {step}, the best in {metric}: {value:.4g}.")

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from tqdm import tqdm
 
-from sak.bundles.change import learning_and_resting
+from sak.bundles.change import trained_and_frozen
 from sak.config.schema import STAGES, distils, image_size
 from sak.evaluation.distributed import Agreement, RunningStatistics
 from sak.evaluation.evaluate import to_device
@@ -122,7 +122,7 @@ class StageTraining:
         objectives.choose_trained_weights(self.student, self.stage, distils(self.config, self.stage))
         set_image_size(self.student, self.config, self.stage)
         if self.student.frozen:
-            self.accelerator.print(f"{self.stage}: {learning_and_resting(self.student)}")
+            self.accelerator.print(f"{self.stage}: {trained_and_frozen(self.student)}")
         processes = self.accelerator.num_processes
         sharded = sharding.is_sharded(self.config, processes)
         self.learner = Learner(self.student, self.settings.optim, self.accelerator, sharded, state)

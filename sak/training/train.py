@@ -20,7 +20,7 @@ from sak.bundles.build import (
     build_training_set,
     start_from_weights,
 )
-from sak.bundles.change import changed_student, describe, trained_student
+from sak.bundles.change import changed_student, describe_start, trained_student
 from sak.config.schema import STAGES, active_stages, change, number_of_steps, taught_by
 from sak.data.faulty_images import build_skips
 from sak.data.loading import watching_workers
@@ -86,7 +86,7 @@ class Experiment:
             raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")
         fresh = checkpoint.newest(run.checkpoints) is None
         if source:
-            self.student, start = changed_student(config, source, tasks, dims), describe(config)
+            self.student, start = changed_student(config, source, tasks, dims), describe_start(config)
         else:
             self.student = build_student(config, tasks, dims)
             start = start_from_weights(self.student, config) if fresh else ""

@@ -76,7 +76,7 @@ def fit(
         bar.set_postfix(loss=f"{mean:.3f}", lr=f"{rate:.1e}", refresh=False)
         if (step + 1) % every == 0 or step + 1 == steps:
             seconds = time.monotonic() - started
-            with replacing(checkpoint) as beside:
+            with replacing(checkpoint) as partial:
                 torch.save(
                     {
                         "run": run,
@@ -87,6 +87,6 @@ def fit(
                         "optimizer": optimizer.state_dict(),
                         "generator": generator.get_state(),
                     },
-                    beside,
+                    partial,
                 )
     return seconds, starts

@@ -79,8 +79,8 @@ def pretrain(
 
     weights = output / f"{name}.safetensors"
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
-    with replacing(weights) as beside:
-        save_file(state, beside)
+    with replacing(weights) as partial:
+        save_file(state, partial)
     if name == "dinov2":
         measured = evaluation.self_distillation(str(weights), train, val)
     elif name == "clip":

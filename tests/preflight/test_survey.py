@@ -1,4 +1,4 @@
-"""What the inspection of an archive finds: one archive damaged in many ways at once, and each check by itself."""
+"""What the survey of an archive finds: one archive damaged in many ways at once, and each check by itself."""
 
 import shutil
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image
 from sak.config.schema import DataConfig, RendererConfig
 from sak.data import mini
 from sak.data.pascal_context import PascalContext
-from sak.preflight.survey import REMEDIES, inspect, ranges, report
+from sak.preflight.survey import REMEDIES, ranges, report, survey_archive
 
 FIXTURE = Path(__file__).parents[1] / "fixtures/pascal_format/PASCALContext"
 TASKS = ["semseg", "human_parts", "saliency", "normals", "edge"]
@@ -41,7 +41,7 @@ def settings(root, **changes):
 
 
 def problems(data, **options):
-    found = inspect(data, progress=False, **options).problems
+    found = survey_archive(data, progress=False, **options).problems
     assert all(problem.kind in REMEDIES for problem in found)
     return {(problem.kind, problem.subject): [p.detail for p in found if p[:2] == problem[:2]] for problem in found}
 
@@ -65,10 +65,10 @@ def rewrite(path, change):
 
 def test_nothing_is_wrong_and_nothing_is_written(archive):
     before = snapshot(archive)
-    inspection = inspect(settings(archive), progress=False)
-    assert inspection.problems == []
-    assert inspection.counts == {"train": 8, "val": 4}
-    facts = dict(inspection.facts)
+    survey = survey_archive(settings(archive), progress=False)
+    assert survey.problems == []
+    assert survey.counts == {"train": 8, "val": 4}
+    facts = dict(survey.facts)
     assert facts["images"].startswith("12 read (12 RGB), 48..48 x 48..48 pixels")
     assert "y points up" in facts["normals"]
     assert snapshot(archive) == before
@@ -163,22 +163,22 @@ def test_one_map_of_normals_that_faces_away(archive):
 
 
 def test_sample_reads_only_so_many(archive):
-    facts = dict(inspect(settings(archive), sample=5, progress=False).facts)
+    facts = dict(survey_archive(settings(archive), sample=5, progress=False).facts)
     assert facts["sample"].startswith("5 of 12 images")
     assert facts["images"].startswith("5 read")
 
 
 def test_processes_find_the_same(archive):
     (archive / f"sal_distill/{name_of(archive, 1)}.png").write_bytes(b"no image")
-    one, two = (inspect(settings(archive), workers=workers, progress=False) for workers in (0, 2))
+    one, two = (survey_archive(settings(archive), workers=workers, progress=False) for workers in (0, 2))
     assert one == two
     assert len(one.problems) == 1
 
 
 def test_mini_context_that_is_not_rendered_yet(tmp_path):
-    inspection = inspect(settings(tmp_path / "nowhere"), progress=False)
-    assert inspection.problems == []
-    assert "renders 8 + 4 scenes" in dict(inspection.facts)["mini_context"]
+    survey = survey_archive(settings(tmp_path / "nowhere"), progress=False)
+    assert survey.problems == []
+    assert "renders 8 + 4 scenes" in dict(survey.facts)["mini_context"]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -240,7 +240,7 @@ def test_report_groups_and_counts(archive):
     names = [name_of(archive, index) for index in range(6)]
     for name in names:
         (archive / f"sal_distill/{name}.png").unlink()
-    text = report(inspect(settings(archive), progress=False).problems)
+    text = report(survey_archive(settings(archive), progress=False).problems)
     assert text.splitlines() == [
         "missing files (saliency, train): 6",
         *(f"    {archive}/sal_distill/{name}.png" for name in names[:3]),

@@ -164,39 +164,39 @@ def as_csv(table: Table) -> str:
     return file.getvalue()
 
 
-def as_markdown(found: Table) -> str:
-    lines = [f"# Ablation of {found.config}"]
+def as_markdown(table: Table) -> str:
+    lines = [f"# Ablation of {table.config}"]
     for kind in KINDS:
-        if rows := found.of(kind):
-            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", tables.markdown(_cells(found, rows))]
-    lines += ["", *_notes(found), "", "![ablation](ablation.png)"]
+        if rows := table.of(kind):
+            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", tables.markdown(_cells(table, rows))]
+    lines += ["", *_notes(table), "", "![ablation](ablation.png)"]
     return "\n".join(lines) + "\n"
 
 
-def console(found: Table) -> str:
+def console(table: Table) -> str:
     return "\n\n".join(
         [
-            *(tables.markdown(_cells(found, rows)) for kind in KINDS if (rows := found.of(kind))),
-            "\n".join(_notes(found)),
+            *(tables.markdown(_cells(table, rows)) for kind in KINDS if (rows := table.of(kind))),
+            "\n".join(_notes(table)),
         ]
     )
 
 
-def _cells(found: Table, rows: Sequence[Row]) -> list[list[str]]:
+def _cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
     header = ["variant", "kind", "seeds"]
-    for name, task in found.tasks.items():
+    for name, task in table.tasks.items():
         header.append(f"{name} {task.headline()[0]} {arrow(task)}")
-    paired = found.several_seeds
+    paired = table.several_seeds
     cells = [[*header, "Δm %", *(["paired Δm %"] if paired else []), "parameters, M", "training, min"]]
     for row in rows:
         metrics = row.metrics.values()
         cells.append([row.variant, row.kind, str(len(metrics))])
-        for name, task in found.tasks.items():
+        for name, task in table.tasks.items():
             digits = 4 if task.units == "metres" else 2
             cells[-1].append(_plus_minus([each[name][task.headline()[0]] for each in metrics], f".{digits}f"))
         cells[-1] += [
-            _plus_minus(found.gains(row), "+.2f"),
-            *([_plus_minus(found.paired_gains(row), "+.2f")] if paired else []),
+            _plus_minus(table.gains(row), "+.2f"),
+            *([_plus_minus(table.paired_gains(row), "+.2f")] if paired else []),
             f"{row.parameters / 1e6:.2f}",
             _plus_minus([seconds / 60 for seconds in row.seconds.values()], ".2f"),
         ]
@@ -211,30 +211,30 @@ def _plus_minus(values: Sequence[float], form: str) -> str:
     return (mean.replace("-", "+") if float(mean) == 0 else mean) + std
 
 
-def _notes(found: Table) -> list[str]:
-    reference = found.reference
+def _notes(table: Table) -> list[str]:
+    reference = table.reference
     notes = ["mean ± standard deviation (n - 1) over seeds."]
     if reference is None:
-        notes.append(f"No Δm: {found.baseline} has no finished run, or 0 in every headline metric.")
+        notes.append(f"No Δm: {table.baseline} has no finished run, or 0 in every headline metric.")
     else:
-        notes.append(f"Δm: against the mean of the retrained variant `{found.baseline}` over its seeds.")
-        if found.several_seeds:
+        notes.append(f"Δm: against the mean of the retrained variant `{table.baseline}` over its seeds.")
+        if table.several_seeds:
             notes.append(
-                f"Paired: minus the Δm of `{found.baseline}` with the same seed, which sees the same images in the "
+                f"Paired: minus the Δm of `{table.baseline}` with the same seed, which sees the same images in the "
                 "same order; its spread tells small differences from chance."
             )
-        if left_out := [task for task in found.tasks if task not in reference]:
+        if left_out := [task for task in table.tasks if task not in reference]:
             notes.append(f"{', '.join(left_out)} are not in Δm: the baseline has 0 there, so no relative gain exists.")
     notes.append("Training: steps × the median seconds of a step, without evaluation, on the machine as it was.")
-    notes += [f"{name} failed and is missing: {reason}" for name, reason in found.failed.items()]
+    notes += [f"{name} failed and is missing: {reason}" for name, reason in table.failed.items()]
     return notes
 
 
-def figure(found: Table) -> Figure:
+def figure(table: Table) -> Figure:
     """Δm and each headline metric, a line for each row: seeds as ticks, their mean as a point; filled: retrained."""
-    rows = [row for kind in KINDS for row in found.of(kind)]
-    panels = [("Δm %", found.gains)] if found.reference else []
-    for name, task in found.tasks.items():
+    rows = [row for kind in KINDS for row in table.of(kind)]
+    panels = [("Δm %", table.gains)] if table.reference else []
+    for name, task in table.tasks.items():
         measure = task.headline()[0]
         panels.append(
             (f"{name}\n{measure} {arrow(task)}", lambda row, n=name, m=measure: [v[n][m] for v in row.metrics.values()])
@@ -244,7 +244,7 @@ def figure(found: Table) -> Figure:
     # A gap between the kinds.
     gap = 0.6 if len({row.kind for row in rows}) > 1 else 0
     heights = np.arange(len(rows)) + [gap * (row.kind == MASKED) for row in rows]
-    base = next((row for row in rows if row.kind == RETRAINED and row.variant == found.baseline), None)
+    base = next((row for row in rows if row.kind == RETRAINED and row.variant == table.baseline), None)
     for axis, (title, values_of) in zip(axes, panels, strict=True):
         for height, row in zip(heights, rows, strict=True):
             values = values_of(row)
@@ -264,6 +264,6 @@ def figure(found: Table) -> Figure:
     axes[0].set_yticks(heights, [row.variant if row.kind == RETRAINED else f"{row.variant} (masked)" for row in rows])
     axes[0].invert_yaxis()
     drawing.supxlabel(
-        f"filled: retrained, hollow: masked; dotted: {found.baseline}; ticks: seeds, bars: their std", fontsize=8
+        f"filled: retrained, hollow: masked; dotted: {table.baseline}; ticks: seeds, bars: their std", fontsize=8
     )
     return drawing

@@ -1,4 +1,4 @@
-"""What an inspection of routers found, as numbers, and as tables for people.
+"""What an inspection of routers inspection, as numbers, and as tables for people.
 
 Legend: N images, S sources.
 """
@@ -22,7 +22,7 @@ LEANING = 8  # images of the contact sheet for each source
 
 @dataclass
 class Inspection:
-    """What was found.
+    """What was inspection.
 
     Attributes:
         title: which images of what.
@@ -81,24 +81,24 @@ def headline_change(tasks: Mapping[str, Task], whole: Metrics, masked: Metrics) 
     return change
 
 
-def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task]) -> list[str]:
+def console(inspection: Inspection, sources: Sequence[str], chosen: Mapping[str, Task]) -> list[str]:
     """Both tables, and the warnings, line by line."""
-    blocks = [f"block {block}" for block in next(iter(found.routers.values()))]
-    changes = found.changes
+    blocks = [f"block {block}" for block in next(iter(inspection.routers.values()))]
+    changes = inspection.changes
     measured = ("without it", "unit") if changes else ()
     rows: list[tuple[str, ...]] = [("task", "source", *blocks, "all levels", *measured)]
-    for task, levels in found.routers.items():
+    for task, levels in inspection.routers.items():
         for number, source in enumerate(sources):
             cells = [f"{router.mean[number]:.3f} ±{router.spread[number]:.3f}" for router in levels.values()]
             effect = (f"{changes[source][task]:+.2f}", chosen[task].units) if changes else ()
-            rows.append((task, source, *cells, f"{found.overall(task)[number]:.3f}", *effect))
-    kinds = list(next(iter(next(iter(found.information.values())).values())))
+            rows.append((task, source, *cells, f"{inspection.overall(task)[number]:.3f}", *effect))
+    kinds = list(next(iter(next(iter(inspection.information.values())).values())))
     bits: list[tuple[str, ...]] = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]
-    for task, levels in found.routers.items():
+    for task, levels in inspection.routers.items():
         for block, router in levels.items():
-            information = [f"{found.information[task][block][kind]:.4f}" for kind in kinds]
+            information = [f"{inspection.information[task][block][kind]:.4f}" for kind in kinds]
             bits.append((task, str(block), f"{router.entropy:.3f}", f"{router.entropy_of_mean:.3f}", *information))
-    lines = [f"weights, mean ± spread over {found.title}", "", tables.console(rows), ""]
+    lines = [f"weights, mean ± spread over {inspection.title}", "", tables.console(rows), ""]
     if changes:
         lines += [
             "without it: change of the task's headline metric when the source is knocked out; below 0 is worse",
@@ -111,20 +111,20 @@ def console(found: Inspection, sources: Sequence[str], chosen: Mapping[str, Task
         tables.console(bits),
         "",
     ]
-    return lines + [f"warning: {sentence}" for sentence in found.warnings]
+    return lines + [f"warning: {sentence}" for sentence in inspection.warnings]
 
 
-def as_json(found: Inspection, subject: Subject) -> dict[str, object]:
+def as_json(inspection: Inspection, subject: Subject) -> dict[str, object]:
     """All numbers but the weights of single images, by name."""
     sources = subject.student.sources
-    mean_weights = found.mean_weights
+    mean_weights = inspection.mean_weights
 
     def by_source(values: Tensor) -> dict[str, float]:
         return dict(zip(sources, values.tolist(), strict=True))
 
     return {
         "student": subject.name,
-        "images": found.title,
+        "images": inspection.title,
         "sources": list(sources),
         "levels": list(subject.student.levels),
         "routers": {
@@ -137,23 +137,23 @@ def as_json(found: Inspection, subject: Subject) -> dict[str, object]:
                     "leads": by_source(router.leads),
                     "entropy": router.entropy,
                     "entropy_of_mean": router.entropy_of_mean,
-                    "information": found.information[task][block],
+                    "information": inspection.information[task][block],
                 }
                 for block, router in levels.items()
             }
-            for task, levels in found.routers.items()
+            for task, levels in inspection.routers.items()
         },
-        "warnings": found.warnings,
+        "warnings": inspection.warnings,
         "leaning": {
             source: [
-                {"image": found.names[index], "weight": mean_weights[index, number].item()}
-                for index in found.leaning(number)
+                {"image": inspection.names[index], "weight": mean_weights[index, number].item()}
+                for index in inspection.leaning(number)
             ]
             for number, source in enumerate(sources)
         },
-        "history": found.history,
-        "history_training": found.history_training,
-        "metrics": found.metrics,
-        "without": found.without,
-        "change": found.changes,
+        "history": inspection.history,
+        "history_training": inspection.history_training,
+        "metrics": inspection.metrics,
+        "without": inspection.without,
+        "change": inspection.changes,
     }

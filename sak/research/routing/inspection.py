@@ -81,12 +81,12 @@ def inspect(
     else:
         dataset, chosen = _validation(subject, limit)
         title = f"{len(dataset)} val images of {subject.data.dataset}"
-    found = _measure(subject, title, dataset, chosen, output, accelerator, knock_out and bool(chosen))
-    write_json(output / "inspection.json", as_json(found, subject))
-    _write_weights(output / "weights.npz", found, subject)
-    _draw(found, subject, dataset, chosen, output, accelerator)
-    print("\n".join(console(found, student.sources, chosen)))
-    return found
+    inspection = _measure(subject, title, dataset, chosen, output, accelerator, knock_out and bool(chosen))
+    write_json(output / "inspection.json", as_json(inspection, subject))
+    _write_weights(output / "weights.npz", inspection, subject)
+    _draw(inspection, subject, dataset, chosen, output, accelerator)
+    print("\n".join(console(inspection, student.sources, chosen)))
+    return inspection
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -165,39 +165,39 @@ def _names(dataset: Dataset) -> list[str]:
     return list(dataset.names)
 
 
-def _write_weights(path: Path, found: Inspection, subject: Subject) -> None:
+def _write_weights(path: Path, inspection: Inspection, subject: Subject) -> None:
     arrays = {
         f"{task}.block{block}": weights.numpy()
-        for task, levels in found.weights.items()
+        for task, levels in inspection.weights.items()
         for block, weights in zip(subject.student.levels, levels, strict=True)
     }
-    with replacing(path) as beside, open(beside, "wb") as file:
-        np.savez(file, names=np.array(found.names), sources=np.array(subject.student.sources), **arrays)
+    with replacing(path) as partial, open(partial, "wb") as file:
+        np.savez(file, names=np.array(inspection.names), sources=np.array(subject.student.sources), **arrays)
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
 def _draw(
-    found: Inspection,
+    inspection: Inspection,
     subject: Subject,
     dataset: Dataset,
     chosen: Mapping[str, Task],
     output: Path,
     accelerator: Accelerator,
 ) -> None:
-    sources, levels, names = subject.student.sources, subject.student.levels, list(found.routers)
+    sources, levels, names = subject.student.sources, subject.student.levels, list(inspection.routers)
     drawn: dict[str, Figure] = {
-        "weights": figures.weights_figure(found.routers, sources),
-        "information": _information(found, names, levels),
-        "leaning": _leaning(found, sources, dataset),
+        "weights": figures.weights_figure(inspection.routers, sources),
+        "information": _information(inspection, names, levels),
+        "leaning": _leaning(inspection, sources, dataset),
     }
-    if found.history:
-        drawn["history"] = figures.history_figure(found.history, found.history_training, sources)
-    if found.without:
-        changes = found.changes
+    if inspection.history:
+        drawn["history"] = figures.history_figure(inspection.history, inspection.history_training, sources)
+    if inspection.without:
+        changes = inspection.changes
         drawn["knock_out"] = figures.knock_out_figure(
-            np.array([[found.overall(task)[s] for s in range(len(sources))] for task in names]),
+            np.array([[inspection.overall(task)[s] for s in range(len(sources))] for task in names]),
             np.array([[changes[source][task] for source in sources] for task in names]),
             names,
             [chosen[task].units for task in names],
@@ -209,25 +209,25 @@ def _draw(
     with SummaryWriter(events) as writer:
         for name, figure in drawn.items():
             picture = pixels(figure)  # drawing is slow: once for both
-            with replacing(output / f"{name}.png") as beside:
-                Image.fromarray(picture).save(beside, format="png")
+            with replacing(output / f"{name}.png") as partial:
+                Image.fromarray(picture).save(partial, format="png")
             writer.add_image(f"inspection/{name}", picture, dataformats="HWC")
-        for task, per_level in found.weights.items():
+        for task, per_level in inspection.weights.items():
             for block, weights in zip(levels, per_level, strict=True):
                 router = f"{task}/block{block}"
-                writer.add_scalar(f"entropy/{router}", found.routers[task][block].entropy)
-                for kind, bits in found.information[task][block].items():
+                writer.add_scalar(f"entropy/{router}", inspection.routers[task][block].entropy)
+                for kind, bits in inspection.information[task][block].items():
                     writer.add_scalar(f"information_{kind}/{router}", bits)
                 for source, column in zip(sources, weights.T, strict=True):
                     writer.add_histogram(f"weights/{router}/{source}", column)
-        for source, per_task in found.changes.items():
+        for source, per_task in inspection.changes.items():
             for task, change in per_task.items():
                 writer.add_scalar(f"knock_out/{task}/{source}", change)
     for stale in {"history", "knock_out"} - drawn.keys():  # of an earlier inspection, beside which it would not belong
         (output / f"{stale}.png").unlink(missing_ok=True)
 
 
-def _information(found: Inspection, names: Sequence[str], levels: Sequence[int]) -> Figure:
+def _information(inspection: Inspection, names: Sequence[str], levels: Sequence[int]) -> Figure:
     def values(of: Callable[[str, int], float]) -> np.ndarray:
         return np.array([[of(task, block) for block in levels] for task in names])
 
@@ -237,11 +237,11 @@ def _information(found: Inspection, names: Sequence[str], levels: Sequence[int])
         "class": "I(class; source)",
         "class_by_chance": "I(class; source) by chance",
     }
-    known = found.information[names[0]][levels[0]]
+    known = inspection.information[names[0]][levels[0]]
     return figures.information_figure(
-        values(lambda task, block: found.routers[task][block].entropy),
+        values(lambda task, block: inspection.routers[task][block].entropy),
         {
-            title: values(lambda task, block, kind=kind: found.information[task][block][kind])
+            title: values(lambda task, block, kind=kind: inspection.information[task][block][kind])
             for kind, title in titles.items()
             if kind in known
         },
@@ -250,12 +250,12 @@ def _information(found: Inspection, names: Sequence[str], levels: Sequence[int])
     )
 
 
-def _leaning(found: Inspection, sources: Sequence[str], dataset: Dataset) -> Figure:
-    weights = found.mean_weights
+def _leaning(inspection: Inspection, sources: Sequence[str], dataset: Dataset) -> Figure:
+    weights = inspection.mean_weights
     chosen = {
         source: [
-            (dataset[index]["image"], f"{found.names[index]}\n{weights[index, number]:.3f}")
-            for index in found.leaning(number)
+            (dataset[index]["image"], f"{inspection.names[index]}\n{weights[index, number]:.3f}")
+            for index in inspection.leaning(number)
         ]
         for number, source in enumerate(sources)
     }
@@ -264,7 +264,7 @@ def _leaning(found: Inspection, sources: Sequence[str], dataset: Dataset) -> Fig
         source: f"{source}\n{weights[:, number].mean():.3f}\n±{spread[number]:.3f}"
         for number, source in enumerate(sources)
     }
-    heading = f"the images that lean most to each source (mean weight over tasks and levels; {found.title})"
+    heading = f"the images that lean most to each source (mean weight over tasks and levels; {inspection.title})"
     return figures.leaning_figure(chosen, titles, heading)
 
 

@@ -164,70 +164,71 @@ def _shapley_of(values: Mapping[Coalition, float], teachers: Sequence[str]) -> d
     return exact_shapley(teachers, lambda coalitions: [values[c] for c in coalitions]).values
 
 
-def report(found: Selection) -> str:
+def report(selection: Selection) -> str:
     """As Markdown that reads well on a terminal too."""
-    what = "Δm in percent against the unmasked student" if found.value == DELTA_M else found.value
+    what = "Δm in percent against the unmasked student" if selection.value == DELTA_M else selection.value
     kind = (
-        f"exact, over all {found.shapley.coalitions} coalitions"
-        if found.shapley.intervals is None
-        else f"sampled by antithetic pairs of orders over {found.shapley.coalitions} coalitions, "
+        f"exact, over all {selection.shapley.coalitions} coalitions"
+        if selection.shapley.intervals is None
+        else f"sampled by antithetic pairs of orders over {selection.shapley.coalitions} coalitions, "
         f"± half of the {CONFIDENCE:.0%} confidence interval of the sampling"
     )
     rows = [["teacher", "Shapley value"]]
-    spread = len(found.students) > 1
-    rows[0] += ["std over students"] * spread + ["of retrained students"] * (found.retrained is not None)
-    for teacher in sorted(found.shapley.values, key=found.shapley.values.get, reverse=True):
-        intervals = found.shapley.intervals
+    spread = len(selection.students) > 1
+    rows[0] += ["std over students"] * spread + ["of retrained students"] * (selection.retrained is not None)
+    for teacher in sorted(selection.shapley.values, key=selection.shapley.values.get, reverse=True):
+        intervals = selection.shapley.intervals
         half = "" if intervals is None else f" ± {intervals[teacher]:.3f}"
-        row = [teacher, f"{found.shapley.values[teacher]:+.3f}{half}"]
-        row += [f"{statistics.stdev(found.of_students[teacher]):.3f}"] if spread else []
-        rows.append(row + ([f"{found.retrained[teacher]:+.3f}"] if found.retrained is not None else []))
-    steps = [["greedy", "added", "value"], ["0", "the stem alone", f"{found.none:+.3f}"]]
-    steps += [[str(n), teacher, f"{value:+.3f}"] for n, (teacher, value) in enumerate(found.greedy, start=1)]
+        row = [teacher, f"{selection.shapley.values[teacher]:+.3f}{half}"]
+        row += [f"{statistics.stdev(selection.of_students[teacher]):.3f}"] if spread else []
+        rows.append(row + ([f"{selection.retrained[teacher]:+.3f}"] if selection.retrained is not None else []))
+    steps = [["greedy", "added", "value"], ["0", "the stem alone", f"{selection.none:+.3f}"]]
+    steps += [[str(n), teacher, f"{value:+.3f}"] for n, (teacher, value) in enumerate(selection.greedy, start=1)]
     lines = [
-        f"Value: {what}; more is better. Measured on {found.images} validation images with masked students of "
-        f"{', '.join(found.students)}.",
-        f"Shapley values ({kind}) sum to v(all) - v(stem alone) = {found.all - found.none:+.3f}.",
+        f"Value: {what}; more is better. Measured on {selection.images} validation images with masked students of "
+        f"{', '.join(selection.students)}.",
+        f"Shapley values ({kind}) sum to v(all) - v(stem alone) = {selection.all - selection.none:+.3f}.",
         "",
         tables.markdown(rows),
         "",
         tables.markdown(steps),
         "",
     ]
-    if found.correlation is not None:
+    if selection.correlation is not None:
         lines.append(
-            f"Masked against retrained students: Spearman's ρ = {found.correlation:+.2f} over n = {len(found.pairs)} "
-            f"subsets ({', '.join(found.pairs)})."
+            f"Masked against retrained students: Spearman's ρ = {selection.correlation:+.2f} over "
+            f"n = {len(selection.pairs)} subsets ({', '.join(selection.pairs)})."
         )
     else:
-        lines.append(f"Not compared with retrained students: there are {len(found.pairs)} subsets of them (3 needed).")
+        count = len(selection.pairs)
+        lines.append(f"Not compared with retrained students: there are {count} subsets of them (3 needed).")
     return "\n".join(lines)
 
 
-def figure(found: Selection) -> Figure:
+def figure(selection: Selection) -> Figure:
     """Shapley values (dots: of each student), the greedy curve, and masked against retrained students if there are."""
-    drawing = Figure(figsize=(4.2 + 3.0 * (1 + bool(found.pairs)), 3.2), dpi=120, layout="constrained")
-    bars, curve, *scatter = drawing.subplots(1, 2 + bool(found.pairs))
-    names = sorted(found.shapley.values, key=found.shapley.values.get, reverse=True)
-    values = [found.shapley.values[name] for name in names]
-    errors = None if found.shapley.intervals is None else [found.shapley.intervals[name] for name in names]
+    drawing = Figure(figsize=(4.2 + 3.0 * (1 + bool(selection.pairs)), 3.2), dpi=120, layout="constrained")
+    bars, curve, *scatter = drawing.subplots(1, 2 + bool(selection.pairs))
+    names = sorted(selection.shapley.values, key=selection.shapley.values.get, reverse=True)
+    values = [selection.shapley.values[name] for name in names]
+    errors = None if selection.shapley.intervals is None else [selection.shapley.intervals[name] for name in names]
     bars.bar(names, values, yerr=errors, capsize=3, color="C0", alpha=0.8, width=0.6)
-    if len(found.students) > 1:
+    if len(selection.students) > 1:
         for place, name in enumerate(names):
-            bars.plot([place + 0.15] * len(found.students), found.of_students[name], "k.", ms=4)
+            bars.plot([place + 0.15] * len(selection.students), selection.of_students[name], "k.", ms=4)
     bars.axhline(0, color="black", lw=0.8)
-    unit = "Δm, %" if found.value == DELTA_M else found.value
+    unit = "Δm, %" if selection.value == DELTA_M else selection.value
     bars.set_title("Shapley value" + ("" if errors is None else f", {CONFIDENCE:.0%} interval"), fontsize=9)
     bars.set_ylabel(unit, fontsize=8)
-    steps = ["stem", *(f"+{name}" for name, _ in found.greedy)]
-    curve.plot(steps, [found.none, *(value for _, value in found.greedy)], "o-", color="C1")
+    steps = ["stem", *(f"+{name}" for name, _ in selection.greedy)]
+    curve.plot(steps, [selection.none, *(value for _, value in selection.greedy)], "o-", color="C1")
     curve.set_title("greedy forward selection", fontsize=9)
     for axis in scatter:
-        points = np.array(list(found.pairs.values()))
+        points = np.array(list(selection.pairs.values()))
         axis.plot(points[:, 0], points[:, 1], "o", color="C2")
-        for name, point in found.pairs.items():
+        for name, point in selection.pairs.items():
             axis.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
-        rho = "" if found.correlation is None else f": ρ = {found.correlation:+.2f}, n = {len(points)}"
+        rho = "" if selection.correlation is None else f": ρ = {selection.correlation:+.2f}, n = {len(points)}"
         axis.set_title(f"subsets{rho}", fontsize=9)
         axis.set_xlabel(f"masked, {unit}", fontsize=8)
         axis.set_ylabel(f"retrained, {unit}", fontsize=8)
