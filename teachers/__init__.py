@@ -1,8 +1,8 @@
 """Frozen vision foundation models: one file is one family, and `build` imports it when it is asked for."""
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,7 +29,7 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiSc
         UserError: the family, the architecture, an option, a level or the weights do not exist or do not fit.
     """
     try:
-        spec = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TeacherSpec), spec))
+        spec = cast(TeacherSpec, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TeacherSpec), spec)))
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"teacher {name}: {key}{str(error).splitlines()[0]}") from error
@@ -37,7 +37,7 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiSc
     return teacher if spec.scales == [1] else MultiScale(teacher, spec.scales, spec.resize_to)
 
 
-def _family(name: str, family: str) -> type[Teacher]:
+def _family(name: str, family: str) -> Callable[[str, TeacherSpec], Teacher]:
     if family not in FAMILIES and ":" not in family:
         raise UserError(f"teacher {name}: {unknown('family', family, FAMILIES)}")
     module, _, attribute = FAMILIES.get(family, family).partition(":")

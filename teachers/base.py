@@ -6,17 +6,17 @@ Legend: B batch, H, W image size in pixels, h, w token grid, D width of the teac
 import contextlib
 import difflib
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sak.config.schema import TeacherSpec
 from sak.errors import UserError
 from teachers.weights import LoadReport
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RANDOM = "random"  # TeacherSpec.weights: an untrained network, asked for by name
 
@@ -48,6 +48,7 @@ class Teacher(nn.Module):
         UserError: the spec's levels, input_size, input_stats or dtype do not exist.
     """
 
+    backbone: Any  # of a class of the family's library
     mean: Tensor
     std: Tensor
 
@@ -77,7 +78,7 @@ class Teacher(nn.Module):
         if not (spec.input_size in (None, "native") or (isinstance(spec.input_size, int) and spec.input_size > 0)):
             raise UserError(f"teacher {name}: input_size is {spec.input_size!r}; give pixels, 'native' or null.")
         if spec.input_stats == "imagenet":
-            mean, std = IMAGENET_MEAN, IMAGENET_STD
+            mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         self.name = name
         self.levels = levels
         self.dims = [widths[level] for level in levels]

@@ -129,7 +129,7 @@ class TeacherCache:
         shard, place = divmod(index, self.per_shard)
         stored = array_files.mapped(self._shard(view, shard))[place : place + 1].view(np.uint8)
         content = np.array(stored)  # the copy is checked: it is what will be used
-        return (state if zlib.crc32(content) == entry["crc32"] else DAMAGED), content
+        return (state if zlib.crc32(content.data) == entry["crc32"] else DAMAGED), content
 
     def write(self, view: int, indices: Sequence[int], content: np.ndarray) -> None:
         """Store records (B, bytes) of the images at the indices.
@@ -145,7 +145,7 @@ class TeacherCache:
                 shard, place = divmod(index, self.per_shard)
                 position = array_files.data_offset(self.record, self._count(shard)) + place * self.record.itemsize
                 array_files.write_at(self._shard(view, shard), position, record.tobytes())
-                entry = np.array((zlib.crc32(record), _CODES[WRITTEN]), _STATE)
+                entry = np.array((zlib.crc32(record.data), _CODES[WRITTEN]), _STATE)
                 array_files.write_at(self._states_file(view), self._state_offset(index), entry.tobytes())
             self.commit(view, indices)
         except OSError as error:
@@ -157,7 +157,7 @@ class TeacherCache:
     def commit(self, view: int, indices: Sequence[int]) -> None:
         """Make records that are WRITTEN FILLED."""
         for index in indices:
-            position = self._state_offset(index) + _STATE.fields["code"][1]
+            position = self._state_offset(index) + _field_place(_STATE, "code")[1]
             array_files.write_at(self._states_file(view), position, bytes([_CODES[FILLED]]))
 
     # --- features ---------------------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ class TeacherCache:
         return levels
 
     def _field(self, content: Tensor, name: str) -> Tensor:
-        dtype, offset = self.record.fields[name]
+        dtype, offset = _field_place(self.record, name)
         kind = {"f2": torch.float16, "i1": torch.int8, "f4": torch.float32}[dtype.base.str[1:]]
         part = content[:, offset : offset + dtype.itemsize].contiguous()
         return part.view(kind).view(len(content), *dtype.shape)
@@ -263,6 +263,12 @@ def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print)
             cache.allocate()
     except OSError as error:
         raise UserError(f"cache.path {root} cannot be written ({error.strerror}): choose another.") from error
+
+
+def _field_place(record: np.dtype, name: str) -> tuple[np.dtype, int]:
+    """Type and offset of a field of a structured type."""
+    fields: Any = record.fields  # which other types lack
+    return fields[name][:2]
 
 
 def _size(count: int) -> str:

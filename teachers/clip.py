@@ -8,6 +8,7 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.model import CLIPVisionCfg, _build_vision_tower
+from open_clip.modified_resnet import ModifiedResNet
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
@@ -112,7 +113,7 @@ def _file(name: str, spec: TeacherSpec, location: str) -> Path:
     return weights.from_hub(name, repo, [file] if file else HUB_FILES, spec.revision)
 
 
-def _stages(tower: torch.nn.Module) -> tuple[list[int], list[int]]:
+def _stages(tower: VisionTransformer | TimmModel | ModifiedResNet) -> tuple[list[int], list[int]]:
     """(width, pixels per token and side) of every block or stage of open_clip's three kinds of image tower."""
     if isinstance(tower, VisionTransformer):
         depth = len(tower.transformer.resblocks)

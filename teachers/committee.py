@@ -4,7 +4,7 @@ Legend: B batch, H, W image size in pixels, h, w token grid, D width of a teache
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -26,12 +26,12 @@ class Committee(nn.Module):
         self.eval()
 
     def __getitem__(self, name: str) -> Teacher | MultiScale:
-        return self.members[name]
+        return cast(Teacher | MultiScale, self.members[name])
 
     @property
     def dims(self) -> dict[str, list[int]]:
         """{name: [D of each level]}"""
-        return {name: member.dims for name, member in self.members.items()}
+        return {name: self[name].dims for name in self.members}
 
     @property
     def reports(self) -> list[str]:

@@ -13,7 +13,7 @@ def weights_hash(teacher: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted({**dict(teacher.named_parameters()), **dict(teacher.named_buffers())}.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

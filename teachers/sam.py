@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import Attention, Block, get_rel_pos, window_partition, window_unpartition
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sak.errors import UserError
 from teachers import weights
 from teachers.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     RANDOM,
     Teacher,
     TeacherSpec,
@@ -79,8 +78,8 @@ class SAM(Teacher):
             backbone,
             widths=[projection.out_channels] * depth,
             strides=[projection.kernel_size[0]] * depth,
-            mean=IMAGENET_MEAN,  # SAM's own, written there as 0..255
-            std=IMAGENET_STD,
+            mean=IMAGENET_DEFAULT_MEAN,  # SAM's own, written there as 0..255
+            std=IMAGENET_DEFAULT_STD,
             report=report,
         )
         if spec.input_size is None:

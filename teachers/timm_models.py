@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import timm
 import torch
@@ -36,7 +37,7 @@ class Timm(Teacher):
                 sketch = timm.create_model(spec.model, num_classes=0, **spec.options)
             dynamic = "dynamic_img_size" in inspect.signature(type(sketch).__init__).parameters
             options = {"dynamic_img_size": True, **spec.options} if dynamic else spec.options
-            backbone = timm.create_model(spec.model, num_classes=0, **options)
+            backbone: Any = timm.create_model(spec.model, num_classes=0, **options)
         if not hasattr(backbone, "forward_intermediates"):
             raise UserError(f"teacher {name}: timm's {spec.model} does not give its intermediate features.")
         report = None
@@ -76,7 +77,7 @@ def load(backbone: nn.Module, state: Mapping[str, Tensor], file: Path, teacher: 
     Raises:
         UserError: a name is missing or left over, or a shape does not fit.
     """
-    classifiers = backbone.pretrained_cfg.get("classifier") or ()
+    classifiers = cast(Mapping, backbone.pretrained_cfg).get("classifier") or ()
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     heads = (*(f"{classifier}." for classifier in classifiers), "head.", "mask_token")
     heads = tuple(head for head in heads if not any(key.startswith(head) for key in backbone.state_dict()))

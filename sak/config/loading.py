@@ -10,14 +10,14 @@ import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sak.config.checks import check
-from sak.config.schema import Config, change, trained_beside
+from sak.config.schema import Config, change, plain, trained_beside
 from sak.errors import UserError
 from sak.files import write_text
 
@@ -46,7 +46,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         if key in ALIASES:
             override = ALIASES[key] + override.removeprefix(key)
         try:
-            content = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+            content = plain(OmegaConf.from_dotlist([override]))
         except (OmegaConfBaseException, yaml.YAMLError) as error:
             raise UserError(f"override {override!r} on the command line cannot be read: {_first_line(error)}") from None
         config = _merge(config, content, "the command line")
@@ -57,7 +57,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {_first_line(error)}") from None
     check(config, str(path))
-    if change(config) and change(config)[0] == "remove":
+    if (changed := change(config)) and changed[0] == "remove":
         # Nothing is left to distil, and without routers or heads nothing to train.
         config.stages.distill.steps = 0
         if not trained_beside(config):
@@ -71,7 +71,7 @@ def save(config: DictConfig, path: str | os.PathLike) -> None:
 
 def differences(one: DictConfig, other: DictConfig) -> list[str]:
     """The dotted keys whose values differ."""
-    flat_one, flat_other = _flat(OmegaConf.to_container(one)), _flat(OmegaConf.to_container(other))
+    flat_one, flat_other = _flat(plain(one)), _flat(plain(other))
     return sorted(key for key in flat_one.keys() | flat_other.keys() if flat_one.get(key) != flat_other.get(key))
 
 
@@ -93,7 +93,7 @@ def _chain(path: Path) -> list[Path]:
     return chain[::-1]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[Any, Any]:
     try:
         # OmegaConf's reader, unlike YAML 1.1, knows that 1e-3 is a number.
         content = OmegaConf.to_container(OmegaConf.load(path))
@@ -108,7 +108,7 @@ def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfi
     _check_keys(content, Config, "", where)
     content = _without_nulls(config, content, where)
     try:
-        return OmegaConf.merge(config, content)
+        return cast(DictConfig, OmegaConf.merge(config, content))
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {error.full_key}: {_first_line(error)}") from None
 

@@ -1,12 +1,13 @@
 """The schema of an experiment's configuration, with its defaults, and what a config asks for by several keys at once.
 
-`sak.config.loading` reads configs; `sak.config.checks` has the rules that types alone cannot say.
+`sak.config.loading` reads configs; `sak.config.checks` has the rules that types alone cannot say. What is read is a
+DictConfig with the keys and defaults of `Config`; a part of it, as ``config.data``, is one of that part's dataclass.
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import MISSING
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 STAGES = ("distill", "multitask")  # in the order of training
 
@@ -209,16 +210,26 @@ class Config:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
 
+def plain(settings: DictConfig) -> dict[str, Any]:
+    """A config, or a part of one, as dicts, lists and values of Python's own."""
+    return cast(dict[str, Any], OmegaConf.to_container(settings))
+
+
+def teacher_spec(settings: DictConfig) -> TeacherSpec:
+    """The dataclass of one of the config's teachers."""
+    return cast(TeacherSpec, OmegaConf.to_object(settings))
+
+
 CHANGES = ("add", "update", "remove")  # of a teacher of a trained student
 
 
-def change(config: Config) -> tuple[str, str] | None:
+def change(config: DictConfig) -> tuple[str, str] | None:
     """(add, update or remove; the teacher), if the config changes a trained student."""
     asked = {what: config.student[f"{what}_teacher"] for what in CHANGES}
     return next(((what, teacher) for what, teacher in asked.items() if teacher is not None), None)
 
 
-def taught_by(config: Config) -> list[str]:
+def taught_by(config: DictConfig) -> list[str]:
     """The teachers that a training asks."""
     if (changed := change(config)) is None:
         return list(config.teachers)
@@ -226,39 +237,41 @@ def taught_by(config: Config) -> list[str]:
     return [] if what == "remove" else [teacher]
 
 
-def trained_beside(config: Config) -> list[str]:
+def trained_beside(config: DictConfig) -> list[str]:
     """Of routers and heads, those that learn where a trained student is changed."""
     chosen = config.student.trained_beside
     if chosen is None:
-        return ["routers", "heads"] if change(config)[0] == "add" else []
+        changed = change(config)
+        return ["routers", "heads"] if changed and changed[0] == "add" else []
     return list(chosen)
 
 
-def left_out(stage: StageConfig) -> bool:
+def left_out(stage: DictConfig) -> bool:
     """Whether the config skips this stage."""
     return stage.steps == 0
 
 
-def active_stages(config: Config) -> list[str]:
+def active_stages(config: DictConfig) -> list[str]:
     """Those that the config does not skip, in their order."""
     return [stage for stage in STAGES if not left_out(config.stages[stage])]
 
 
-def distils(config: Config, stage: str) -> bool:
+def distils(config: DictConfig, stage: str) -> bool:
     """Whether the stage takes part, and its loss has a distillation part."""
     if left_out(config.stages[stage]) or not taught_by(config):
         return False
     return stage == "distill" or config.stages.multitask.alpha != 0
 
 
-def number_of_steps(stage: StageConfig, images: int) -> int:
+def number_of_steps(stage: DictConfig, images: int) -> int:
     """Of a whole stage that trains on so many images; they do not matter where ``steps`` is given."""
     if left_out(stage):
         return 0
     return stage.epochs * (images // stage.batch_size) if stage.steps is None else stage.steps
 
 
-def image_size(config: Config, stage: str) -> tuple[int, int]:
+def image_size(config: DictConfig, stage: str) -> tuple[int, int]:
     """(H, W) of a stage's training images."""
     own = config.stages.distill.image_size if stage == "distill" else None
-    return tuple(own or config.data.image_size)
+    height, width = own or config.data.image_size
+    return height, width

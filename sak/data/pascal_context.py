@@ -13,19 +13,9 @@ import numpy as np
 from skimage.morphology import thin
 
 from sak.data.archive import Archive
+from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_matlab, read_normals
 from sak.labels import IGNORE
-
-PERSON = 15  # PASCAL-Part's class_ind
-PARTS = {
-    1: "hair head lear rear lebrow rebrow leye reye mouth nose",
-    2: "neck torso",
-    3: "luarm ruarm",
-    4: "llarm rlarm lhand rhand",
-    5: "luleg ruleg",
-    6: "llleg rlleg lfoot rfoot",
-}
-PART_LABELS = {name: label for label, names in PARTS.items() for name in names.split()}
 
 
 class PascalContext(Archive):

@@ -15,10 +15,11 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN
 
 from sak.labels import IGNORE
 
-MEAN_COLOUR = (0.485, 0.456, 0.406)  # of ImageNet, RGB in [0, 1]: what padding shows
+MEAN_COLOUR = IMAGENET_DEFAULT_MEAN  # RGB in [0, 1]: what padding shows
 
 # Data loaders already run one process per core; OpenCV's own threads would only contend with them.
 cv2.setNumThreads(0)

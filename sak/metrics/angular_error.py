@@ -19,6 +19,9 @@ class AngularError(Metric):
     is_differentiable = False
     full_state_update = False
 
+    total: torch.Tensor
+    pixels: torch.Tensor
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.add_state("total", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")

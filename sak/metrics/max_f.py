@@ -23,6 +23,12 @@ class MaxF(Metric):
     is_differentiable = False
     full_state_update = False
 
+    true_positives: torch.Tensor
+    predicted: torch.Tensor
+    foreground: torch.Tensor
+    iou: torch.Tensor
+    images: torch.Tensor
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         for name in ("true_positives", "predicted", "foreground"):

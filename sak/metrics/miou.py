@@ -16,6 +16,8 @@ class MeanIoU(Metric):
     is_differentiable = False
     full_state_update = False
 
+    confusion: torch.Tensor
+
     def __init__(self, num_classes: int, **kwargs):
         super().__init__(**kwargs)
         self.num_classes = num_classes

@@ -19,6 +19,9 @@ class DepthRMSE(Metric):
     is_differentiable = False
     full_state_update = False
 
+    squares: torch.Tensor
+    pixels: torch.Tensor
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.add_state("squares", torch.zeros(2, dtype=torch.int64), dist_reduce_fx="sum")

@@ -23,14 +23,14 @@ class Moments:
         ends = torch.tensor([0, *dims]).cumsum(0).tolist()
         self.parts = [slice(start, end) for start, end in itertools.pairwise(ends)]
         self.count = 0
-        self.origin: Tensor | None = None  # near the mean, or products of large means would swamp the covariances
+        self.origin: Tensor  # of the first batch, near the mean: products of large means would swamp the covariances
         self.sum = torch.zeros(ends[-1], dtype=torch.float64)
         self.products = torch.zeros(ends[-1], ends[-1], dtype=torch.float64)
 
     def update(self, features: Sequence[Tensor]) -> None:
         """The same N samples as each model sees them: one (N, D) per model."""
         samples = torch.cat([part if part.dtype == torch.float64 else part.float() for part in features], dim=1)
-        if self.origin is None:
+        if not self.count:
             self.origin = samples.mean(0)
         samples = samples - self.origin
         self.count += len(samples)

@@ -19,6 +19,7 @@ to the bias (`fold`), and the router is one like all others.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -78,7 +79,7 @@ def keep_entrances_positive(model: nn.Module, optimizer: torch.optim.Optimizer) 
 def fold(student: Student) -> None:
     """End the entering: entrances become part of the biases, and all gates are plain ones with the same outputs."""
     for router in _routers(student):
-        gate = router.gate[-1]
+        gate = _last(router)
         if isinstance(gate, EnteringGate):
             plain = nn.Linear(gate.in_features, gate.out_features, device=gate.weight.device)
             plain.weight, plain.bias = gate.weight, Parameter(gate.whole_bias())
@@ -117,7 +118,7 @@ def add_teacher(student: Student, teacher: str, dims: Sequence[int], aligner: bo
     teachers = {**dict(settings["teachers"]), teacher: list(dims)}
     grown = _rebuilt(student, teachers, {**student.aligners, teacher: aligner}, grow)
     for router in _routers(grown):
-        router.gate[-1] = EnteringGate(router.gate[-1], len(student.sources), router.temperature)
+        router.gate[-1] = EnteringGate(_last(router), len(student.sources), router.temperature)
     return grown
 
 
@@ -161,7 +162,7 @@ def reopen(student: Student, teacher: str) -> None:
     """Let a source enter the routers again into which it was folded with θ = 0; where it has a weight all stays."""
     source = student.sources.index(teacher)
     for router in _routers(student):
-        gate, entering = router.gate[-1], router.temperature * math.log(EPSILON)
+        gate, entering = _last(router), router.temperature * math.log(EPSILON)
         others = gate.bias[: len(student.sources)].sum() - gate.bias[source]
         if gate.bias[source] - others / (len(student.sources) - 1) < 0.75 * entering:
             gate.bias[source] -= entering
@@ -199,4 +200,9 @@ def _rebuilt(
 
 
 def _routers(student: Student) -> list[Router]:
-    return [router for levels in student.routers.values() for router in levels]
+    return [part for part in student.routers.modules() if isinstance(part, Router)]
+
+
+def _last(router: Router) -> nn.Linear:
+    """The last layer of its gate."""
+    return cast(nn.Linear, router.gate[-1])

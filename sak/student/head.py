@@ -4,6 +4,7 @@ Shapes: B batch, D width, C channels of the task, H,W image, h,w token grid.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ class Head(nn.Module):
     def forward(self, levels: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Levels (B, D, h, w) -> (B, C, H, W)."""
         projected = [project(level.movedim(1, -1)) for project, level in zip(self.projections, levels, strict=True)]
+        conv: Any  # a Conv2d, which a Sequential does not tell
         conv, norm, activate = self.fuse
         quarter = (image_size[0] // 4, image_size[1] // 4)
         fused = upsampled_conv3x3(torch.cat(projected, dim=-1), conv.weight, conv.bias, quarter)

@@ -32,12 +32,15 @@ def recomputed(function: Callable, *arguments, of: nn.Module):
 @contextlib.contextmanager
 def _frozen_statistics(module: nn.Module) -> Iterator[None]:
     # With momentum 0 the statistics stay; without any, autograd would find other tensors than the first time.
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.training]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()
+    before = [
+        (part, part.momentum, count)
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.training and (count := part.num_batches_tracked) is not None
+    ]
+    for norm, _, count in before:
+        norm.momentum, norm.num_batches_tracked = 0.0, count.clone()
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+        for norm, momentum, count in before:
             norm.momentum, norm.num_batches_tracked = momentum, count

@@ -3,8 +3,12 @@
 Shapes: B batch, N patch tokens, D width, L blocks, H,W image, h,w token grid.
 """
 
+from collections.abc import Sequence
+from typing import cast
+
 import timm
 import torch
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from sak.student.recomputation import recomputed
@@ -23,7 +27,7 @@ class Stem(nn.Module):
         ValueError: timm does not know the model or the options, or the image size is not a multiple of the patch.
     """
 
-    def __init__(self, name: str, image_size: tuple[int, int], options: dict | None = None):
+    def __init__(self, name: str, image_size: Sequence[int], options: dict | None = None):
         super().__init__()
         if not timm.is_model(name):
             raise ValueError(f"stem {name!r} is not a timm model; try timm.list_models('vit_*')")
@@ -33,10 +37,11 @@ class Stem(nn.Module):
                 sketch = timm.create_model(name, **arguments)
         except TypeError as error:
             raise ValueError(f"stem {name!r} does not take these options: {error}") from None
-        if not isinstance(sketch, timm.models.VisionTransformer) or sketch.num_prefix_tokens != 1:
+        if not isinstance(sketch, VisionTransformer) or sketch.num_prefix_tokens != 1:
             raise ValueError(f"stem {name!r} is not a plain vision transformer with a class token")
         _check_divisible(image_size, sketch.patch_embed.patch_size[0])
-        self.vit = timm.create_model(name, img_size=tuple(image_size), dynamic_img_size=True, **arguments)
+        vit = timm.create_model(name, img_size=tuple(image_size), dynamic_img_size=True, **arguments)
+        self.vit = cast(VisionTransformer, vit)  # as its sketch is
         self.vit.norm = nn.Identity()
         self.name = name
         self.width: int = self.vit.embed_dim
@@ -55,13 +60,14 @@ class Stem(nn.Module):
         """(H, W) of the position embedding."""
         return tuple(self.vit.patch_embed.img_size)
 
-    def set_image_size(self, image_size: tuple[int, int]) -> None:
+    def set_image_size(self, image_size: Sequence[int]) -> None:
         """Train on images of another size from here on: the position embedding, a weight, takes that size's grid.
 
         Resized as timm resizes pretrained ones (bicubic, antialiased); unchanged where the grid is its own already.
         """
         _check_divisible(image_size, self.patch_size)
-        self.vit.set_input_size(img_size=tuple(image_size))
+        height, width = image_size
+        self.vit.set_input_size(img_size=(height, width))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of the patch tokens for an image of this size."""
@@ -82,7 +88,7 @@ class Stem(nn.Module):
         return tokens
 
 
-def _check_divisible(image_size: tuple[int, int], patch: int) -> None:
+def _check_divisible(image_size: Sequence[int], patch: int) -> None:
     height, width = image_size
     if height % patch or width % patch:
         nearest = tuple(max(patch, round(side / patch) * patch) for side in (height, width))

@@ -5,9 +5,11 @@ Shapes: B batch, N patch tokens, D stem width, D_t teacher width, T teachers, H,
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sak.student.adapter import AdapterPath, StemPath, TeacherPath
@@ -16,8 +18,6 @@ from sak.student.recomputation import recomputed
 from sak.student.router import FIXED, LEARNED, build_router, plain_sum
 from sak.student.stem import Stem
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 ROUTERS = (*LEARNED, *FIXED)
 PATHS = ("adapter", "none")
 
@@ -95,6 +95,10 @@ class Student(
             router, head or stem, or a teacher that has not one width per level.
     """
 
+    mean: Tensor
+    std: Tensor
+    _hub_mixin_config: dict  # the arguments, which the mixin notes
+
     def __init__(
         self,
         stem: str,
@@ -157,8 +161,8 @@ class Student(
             self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
         self.activation_checkpointing = False
         self.frozen: tuple[str, ...] = ()
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, tasks: Sequence[str] | None = None, without: Sequence[str] = ()) -> StudentOutput:
         """RGB images (B,3,H,W) in [0,1] -> StudentOutput.
@@ -183,43 +187,34 @@ class Student(
             [tokens[block + 1][:, 1:], *(features[teacher][level] for teacher in self.sources[1:])]
             for level, block in enumerate(self.levels)
         ]
-        return Encoding(tuple(images.shape[-2:]), features, sources)
+        return Encoding((images.shape[-2], images.shape[-1]), features, sources)
 
     def decode(
         self, encoding: Encoding, tasks: Sequence[str] | None = None, without: Sequence[str] = ()
     ) -> StudentOutput:
         """The second half of `forward`: routers and heads, on one encoding as often as one likes."""
         knocked_out = self.knocked_out(without)
-        image_size, sources, features = encoding.image_size, encoding.sources, encoding.features
-        grid = self.stem.grid(*image_size)
+        size, sources, features = encoding.image_size, encoding.sources, encoding.features
+        grid = self.stem.grid(*size)
         predictions, routing, token_routing = {}, {}, {}
         for task in self.heads if tasks is None else tasks:
-            predictions[task], weights = self._run(
-                self._decode, task, sources, image_size, knocked_out, of=self.heads[task]
-            )
+            predictions[task], weights = self._run(self._decode, task, sources, size, knocked_out, of=self.heads[task])
             if weights and weights[0].dim() == 3:
                 token_routing[task] = [_as_map(of_tokens, grid) for of_tokens in weights]
                 weights = [of_tokens.mean(dim=1) for of_tokens in weights]
             if weights:
                 routing[task] = weights
-        paths = {
-            teacher: [_as_map(aligned, grid) for aligned in self.paths[teacher].align(f)]
-            for teacher, f in features.items()
-        }
+        paths = {name: [_as_map(aligned, grid) for aligned in self.path(name).align(f)] for name, f in features.items()}
         return StudentOutput(predictions, paths, routing, token_routing)
 
     def _decode(
-        self,
-        task: str,
-        sources: Sequence[Sequence[Tensor]],
-        image_size: tuple[int, int],
-        knocked_out: Sequence[int],
+        self, task: str, sources: Sequence[Sequence[Tensor]], image_size: tuple[int, int], knocked_out: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """Per level the S sources (B, N, D) -> the task's prediction (B, C, H, W), and its weights if routed."""
         grid = self.stem.grid(*image_size)
         mixed, weights = [], []
         for level, (x, *paths) in enumerate(sources):
-            mix = self.routers[task][level] if task in self.routers else self._mix
+            mix = cast(nn.ModuleList, self.routers[task])[level] if task in self.routers else self._mix
             x, routed = mix(x, paths, knocked_out)
             if routed is not None:
                 weights.append(routed)
@@ -234,6 +229,10 @@ class Student(
         if set(without) == set(self.sources):
             raise ValueError(f"all sources ({', '.join(self.sources)}) are left out: one has to stay")
         return tuple(index for index, source in enumerate(self.sources) if source in without)
+
+    def path(self, teacher: str) -> TeacherPath:
+        """The part of the student that belongs to one teacher."""
+        return cast(TeacherPath, self.paths[teacher])
 
     def _run(self, function: Callable, *arguments, of: nn.Module):
         return recomputed(function, *arguments, of=of) if self.activation_checkpointing else function(*arguments)

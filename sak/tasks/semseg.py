@@ -30,8 +30,8 @@ class Segmentation(Task):
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
         # A constant's mIoU is the share of its class divided by the number of classes.
-        counts = sum(torch.bincount(label[label != IGNORE].flatten(), minlength=self.channels) for label in labels)
-        return F.one_hot(counts.argmax(), self.channels).float()[None]
+        counts = (torch.bincount(label[label != IGNORE].flatten(), minlength=self.channels) for label in labels)
+        return F.one_hot(sum(counts, torch.tensor(0)).argmax(), self.channels).float()[None]
 
     def to_file(self, prediction: np.ndarray) -> np.ndarray:
         """Class indices."""

@@ -9,9 +9,10 @@ Legend: B pairs, C tokens of a caption, E width of the common space.
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 from teachers.pretrain import data
+from teachers.pretrain.loop import Objective
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
 TEXT = {"context_length": 77, "width": 128, "heads": 4, "layers": 4}
@@ -19,12 +20,14 @@ PATCH_DROPOUT, WHOLE_IMAGES_FROM = 0.5, 0.85
 MAX_LOGIT_SCALE = 100.0
 
 
-class Contrastive(nn.Module):
+class Contrastive(Objective):
     """The objective; `model` is open_clip's CLIP, whose image tower gets exported."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, scenes: data.Scenes, batch_size: int):
-        super().__init__()
-        self.scenes, self.batch_size = scenes, batch_size
+        super().__init__(scenes, batch_size)
         self.tokenizer = SimpleTokenizer(context_length=TEXT["context_length"])
         vision = dict(MINIATURES["clip"].options, patch_dropout=PATCH_DROPOUT)
         embed_dim = vision.pop("embed_dim")

@@ -5,6 +5,7 @@ Legend: N scenes, n classes, D width, h, w token grid, S side in pixels.
 
 import dataclasses
 import textwrap
+from typing import cast
 
 import numpy as np
 import torch
@@ -41,14 +42,17 @@ class Evaluation:
 def self_distillation(weights: str, train: data.Scenes, val: data.Scenes) -> Evaluation:
     """k-NN and linear accuracy for the salient object's class from the class token, and linear segmentation of patches
     from the last block: frozen features of the exported weights, and of an untrained network."""
-    columns, components = [], None
+    columns: list[tuple[float, ...]] = []
+    components: list[np.ndarray] = []
     for source in (weights, teachers.base.RANDOM):
         torch.manual_seed(SEED)
-        teacher = teachers.build("dinov2", dataclasses.replace(MINIATURES["dinov2"], weights=source))
+        spec = dataclasses.replace(MINIATURES["dinov2"], weights=source)
+        teacher = cast(teachers.Teacher, teachers.build("dinov2", spec))  # of one scale
         seen, held = (_tokens(teacher, scenes) for scenes in (train, val))
-        components = _principal_colours(held[1][:COLUMNS]) if components is None else components
+        components = components or _principal_colours(held[1][:COLUMNS])
+        h, w = held[1].shape[-2:]
         seen_class, held_class = train.main_class(), val.main_class()
-        seen_patches, held_patches = (_patch_labels(scenes, held[1].shape[-2:]) for scenes in (train, val))
+        seen_patches, held_patches = (_patch_labels(scenes, (h, w)) for scenes in (train, val))
         linear = _linear_probe(seen[0], seen_class, held[0])
         patches = _linear_probe(_flat(seen[1]), seen_patches.flatten(), _flat(held[1]))
         columns.append(
@@ -208,10 +212,7 @@ def _patch_labels(scenes: data.Scenes, grid: tuple[int, int]) -> Tensor:
     """(N,h,w) the most frequent class of each patch; ignored pixels count as background."""
     labels = scenes.semseg.long() * (scenes.semseg < 255)
     return torch.stack(
-        [
-            F.adaptive_avg_pool2d(F.one_hot(label, CLASSES).permute(2, 0, 1).float(), tuple(grid)).argmax(0)
-            for label in labels
-        ]
+        [F.adaptive_avg_pool2d(F.one_hot(label, CLASSES).permute(2, 0, 1).float(), grid).argmax(0) for label in labels]
     )
 
 

@@ -11,7 +11,7 @@ def page(title: str) -> tuple[Figure, Axes, np.ndarray]:
     """A figure, the axes for bars, and a (COLUMNS, 2) array of axes for pairs of pictures."""
     figure = Figure(figsize=(11, 3.1), dpi=80, layout="constrained")
     figure.suptitle(title, fontsize=10)
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 1.9))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1, 1.9))[0]
     pictures = right.subplots(2, COLUMNS)
     for axes in pictures.flat:
         axes.set_xticks([])

@@ -3,7 +3,6 @@
 import math
 import time
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +11,34 @@ from tqdm import tqdm
 
 from sak.errors import UserError
 from sak.files import replacing
+from teachers.pretrain import data
 
 
-class Objective(Protocol):
-    """A network together with what it is trained for: an `nn.Module` whose state is all that a resume needs."""
+class Objective(nn.Module):
+    """A network together with what it is trained for; its state is all that a resume needs."""
+
+    def __init__(self, scenes: data.Scenes, batch_size: int):
+        super().__init__()
+        self.scenes, self.batch_size = scenes, batch_size
 
     def loss(self, progress: float, generator: torch.Generator) -> Tensor:
         """The loss of a fresh random batch at `progress` in 0..1 of the training."""
+        raise NotImplementedError
 
     def after_step(self, progress: float) -> None:
         """What follows an optimizer step, such as a momentum average."""
 
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Go on from weights that were exported before."""
+        raise NotImplementedError
+
+    def exported(self) -> dict[str, Tensor]:
+        """The weights of what is kept, as its library's checkpoints name them."""
+        raise NotImplementedError
+
 
 def fit(
-    objective: nn.Module, steps: int, learning_rate: float, checkpoint: Path, seed: int, every: int = 100
+    objective: Objective, steps: int, learning_rate: float, checkpoint: Path, seed: int, every: int = 100
 ) -> tuple[float, int]:
     """Train `objective` for `steps` with AdamW (weight decay 0.05 on matrices), 5% warm-up and a cosine to zero.
 

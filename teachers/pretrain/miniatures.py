@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from sak import config
-from sak.config.schema import TeacherSpec
+from sak.config.schema import TeacherSpec, teacher_spec
 
 CONFIG = Path(__file__).parents[2] / "configs" / "sak_pascal_mini.yaml"
 
@@ -13,5 +11,5 @@ _settings = config.load(CONFIG)
 IMAGE_SIZE: int = _settings.data.image_size[0]  # of the scenes that it learns from
 # The committee, and the plain supervised network that its members are compared with.
 MINIATURES: dict[str, TeacherSpec] = {
-    name: OmegaConf.to_object(spec) for name, spec in {**_settings.teachers, **_settings.probe.extra}.items()
+    name: teacher_spec(spec) for name, spec in {**_settings.teachers, **_settings.probe.extra}.items()
 }

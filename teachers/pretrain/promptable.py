@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import sigmoid_focal_loss
 
 from teachers.pretrain import data
+from teachers.pretrain.loop import Objective
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 from teachers.sam import image_encoder
 
@@ -37,12 +38,11 @@ def build_sam() -> Sam:
     )
 
 
-class Promptable(nn.Module):
+class Promptable(Objective):
     """The objective; `sam` is segment_anything's model, whose image encoder gets exported."""
 
     def __init__(self, scenes: data.Scenes, batch_size: int):
-        super().__init__()
-        self.scenes, self.batch_size = scenes, batch_size
+        super().__init__(scenes, batch_size)
         self.sam = build_sam()
         for name, parameter in self.sam.image_encoder.named_parameters():
             if name == "pos_embed":

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from sak.errors import UserError
 from sak.files import replacing
 from teachers.base import unknown
 from teachers.pretrain import card, data, evaluation
 from teachers.pretrain.contrastive import Contrastive
-from teachers.pretrain.loop import fit
+from teachers.pretrain.loop import Objective, fit
 from teachers.pretrain.promptable import Promptable
 from teachers.pretrain.self_distillation import SelfDistillation
 from teachers.pretrain.supervised import Supervised
@@ -21,7 +20,7 @@ from teachers.pretrain.supervised import Supervised
 
 @dataclasses.dataclass
 class Recipe:
-    objective: type[nn.Module]
+    objective: type[Objective]
     steps: int
     batch_size: int
     learning_rate: float
@@ -81,13 +80,13 @@ def pretrain(
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
     with replacing(weights) as partial:
         save_file(state, partial)
-    if name == "dinov2":
+    if isinstance(objective, SelfDistillation):
         measured = evaluation.self_distillation(str(weights), train, val)
-    elif name == "clip":
+    elif isinstance(objective, Contrastive):
         measured = evaluation.contrastive(objective, val)
-    elif name == "sam":
+    elif isinstance(objective, Promptable):
         measured = evaluation.promptable(objective, train, val)
-    else:
+    elif isinstance(objective, Supervised):
         measured = evaluation.supervised(objective, val)
     made = {
         "weights": f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M values in half precision",

@@ -13,11 +13,12 @@ import math
 import timm
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 from teachers.pretrain import data
+from teachers.pretrain.loop import Objective
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
 
@@ -83,16 +84,18 @@ class Network(nn.Module):
         return backbone.norm(backbone.blocks(backbone.norm_pre(backbone._pos_embed(tokens))))
 
 
-class SelfDistillation(nn.Module):
+class SelfDistillation(Objective):
     """The objective; `teacher` is the momentum average, which is what gets exported."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, scenes: data.Scenes, batch_size: int):
-        super().__init__()
-        self.scenes, self.batch_size = scenes, batch_size
+        super().__init__(scenes, batch_size)
         self.student = Network()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1), persistent=False)
 
     def loss(self, progress: float, generator: torch.Generator) -> Tensor:
         """Cross-entropy between the teacher's and the student's distributions over prototypes, of each global view

@@ -7,34 +7,40 @@ a picture of ImageNet shows one, so each class is a question of its own.
 Legend: B images, C classes, N scenes.
 """
 
+from typing import Any
+
 import timm
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
 
 from teachers.pretrain import data
+from teachers.pretrain.loop import Objective
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
 # Half of the patches are dropped for most of the training, which doubles its speed (see `contrastive`).
 PATCH_DROPOUT, WHOLE_IMAGES_FROM = 0.5, 0.85
 
 
-class Supervised(nn.Module):
+class Supervised(Objective):
     """The objective; `backbone` is timm's vision transformer with a classifier on its class token."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, scenes: data.Scenes, batch_size: int):
-        super().__init__()
-        self.scenes, self.batch_size = scenes, batch_size
+        super().__init__(scenes, batch_size)
         self.classes = scenes.things.any(dim=0).nonzero().flatten()  # those that any scene shows
         self.labels = scenes.things[:, self.classes].float()
         spec = MINIATURES["vit"]
-        self.backbone: VisionTransformer = timm.create_model(
+        backbone: Any = timm.create_model(
             spec.model, num_classes=len(self.classes), dynamic_img_size=True, patch_drop_rate=PATCH_DROPOUT,
             **spec.options,
         )  # fmt: skip
+        self.backbone: VisionTransformer = backbone
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(self.backbone.pretrained_cfg[name]).view(1, 3, 1, 1), False)
+            self.register_buffer(name, torch.tensor(backbone.pretrained_cfg[name]).view(1, 3, 1, 1), False)
 
     def loss(self, progress: float, generator: torch.Generator) -> Tensor:
         """Binary cross-entropy of every class, for random views of random scenes."""
@@ -45,9 +51,6 @@ class Supervised(nn.Module):
         with torch.autocast("cpu", torch.bfloat16):
             logits = self.backbone((images - self.mean) / self.std)
         return F.binary_cross_entropy_with_logits(logits.float(), self.labels[index], reduction="sum") / len(index)
-
-    def after_step(self, progress: float) -> None:
-        pass
 
     @torch.no_grad()
     def scores(self, scenes: data.Scenes) -> Tensor:

@@ -3,9 +3,13 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+import sak
 from sak import config
+from sak.config import schema
 from sak.config.schema import Config, image_size, left_out
+from sak.distillation import losses, standardisation
 from sak.errors import UserError
+from sak.training.task_balance import GradNorm, Uncertainty, build_task_balance
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
 COMPLETE = """
@@ -150,3 +154,41 @@ def test_mistakes_in_files(write, tmp_path):
 
 def test_the_schema_is_typed():
     assert OmegaConf.structured(Config).stages.distill.accumulate == 1
+
+
+def test_what_a_config_may_name_is_what_there_is():
+    """The schema lists names, so that a config is checked before torch is loaded."""
+    assert tuple(losses.LOSSES) == schema.LOSSES
+    assert ("none", *standardisation.KINDS) == schema.STANDARDISATIONS
+    student = sak.Student("vit_tiny_patch16_384", (32, 32), {}, {})
+    balances = [build_task_balance(kind, ["semseg"], 0.01, 1.5, student, None) for kind in schema.TASK_BALANCES]
+    assert [type(balance) for balance in balances] == [type(None), Uncertainty, GradNorm]
+
+
+ONE = "{a: {family: timm, model: x}}"
+STAGE = "{batch_size: 4, optim: {lr: 1e-3, weight_decay: 0, schedule: poly}, "
+
+
+@pytest.mark.parametrize(
+    ("distill", "multitask", "teachers", "active", "distilling", "steps"),
+    [
+        (
+            "steps: 3",
+            "steps: 5",
+            ONE,
+            ["distill", "multitask"],
+            ["distill", "multitask"],
+            8,
+        ),
+        ("steps: 3", "steps: 5, alpha: 0", ONE, ["distill", "multitask"], ["distill"], 8),
+        ("steps: 0", "epochs: 2", ONE, ["multitask"], ["multitask"], 4),
+        ("steps: 3", "epochs: 2", "{}", ["distill", "multitask"], [], 7),
+        ("epochs: 2", "steps: 0, epochs: 9", ONE, ["distill"], ["distill"], 4),
+    ],
+)
+def test_stages_steps_and_distillation(write, distill, multitask, teachers, active, distilling, steps):
+    text = f"stages: {{distill: {STAGE}{distill}}}, multitask: {STAGE}{multitask}}}}}\nteachers: {teachers}\n"
+    settings = config.load(write(COMPLETE.split("stages:")[0] + text))
+    assert schema.active_stages(settings) == active
+    assert [stage for stage in schema.STAGES if schema.distils(settings, stage)] == distilling
+    assert sum(schema.number_of_steps(stage, images=11) for stage in settings.stages.values()) == steps

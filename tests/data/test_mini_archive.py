@@ -9,7 +9,8 @@ import scipy.io
 from PIL import Image
 
 from sak.data.mini import archive, ensure
-from sak.data.mini.classes import CONTEXT_ID, PART_LABEL, PERSON, VOC
+from sak.data.mini.classes import CONTEXT_ID, VOC
+from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.errors import UserError
 
 SMALL = {"train": 3, "val": 1, "size": 32, "seed": 3, "progress": False}
@@ -78,7 +79,7 @@ def test_part_annotation_on_disk(root):
             assert (item["parts"].size > 0) == (class_ind == PERSON)
             if class_ind == PERSON:
                 parts = item["parts"][0]
-                assert all(part["part_name"][0] in PART_LABEL for part in parts)
+                assert all(part["part_name"][0] in PART_LABELS for part in parts)
                 np.testing.assert_array_equal(sum(part["mask"] for part in parts), mask)  # disjoint, and nothing left
         np.testing.assert_array_equal(painted, semseg)
 

@@ -5,7 +5,7 @@ import pytest
 
 from sak.data.mini.archive import MAIN_SHARE, draw
 from sak.data.mini.caption import NOUNS
-from sak.data.mini.classes import CONTEXT_ID, PERSON, VOC
+from sak.data.mini.classes import CONTEXT_ID, VOC
 from sak.data.mini.primitives import Ellipsoid, Plane
 from sak.data.mini.render import render
 from sak.data.mini.saliency import salient_mask
@@ -13,6 +13,7 @@ from sak.data.mini.scene import Camera, Light, Scene, look_at
 from sak.data.mini.texture import solid
 from sak.data.mini.things.people import POSES, person
 from sak.data.mini.things.thing import Thing
+from sak.data.pascal_part import PERSON
 
 SIZE = 32
 

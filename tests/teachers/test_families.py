@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from segment_anything.modeling import MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 import teachers
 from sak.errors import UserError
-from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 from teachers.sam import image_encoder, run_block
 
 TINY = {
@@ -102,7 +102,7 @@ def library_features(family, model, images):
         outputs = recorded(blocks, lambda: model.image_encoder(model.preprocess(255 * images)), levels)
         return [output.permute(0, 3, 1, 2) for output in outputs]
     if family == "dinov2":
-        mean, std, blocks, run = IMAGENET_MEAN, IMAGENET_STD, model.blocks, model
+        mean, std, blocks, run = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, model.blocks, model
     else:
         mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
         blocks, run = model.visual.transformer.resblocks, model.encode_image
@@ -279,10 +279,10 @@ def test_grid_tells_the_features_size(family, input_size, image, grid):
 def test_statistics_are_the_teachers_own_unless_asked(family):
     own = teachers.build(family, TINY[family])
     imagenet = teachers.build(family, dataclasses.replace(TINY[family], input_stats="imagenet"))
-    expected = open_clip.OPENAI_DATASET_MEAN if family == "clip" else IMAGENET_MEAN
+    expected = open_clip.OPENAI_DATASET_MEAN if family == "clip" else IMAGENET_DEFAULT_MEAN
     assert own.mean.flatten().tolist() == pytest.approx(list(expected))
-    assert imagenet.mean.flatten().tolist() == pytest.approx(list(IMAGENET_MEAN))
-    assert imagenet.std.flatten().tolist() == pytest.approx(list(IMAGENET_STD))
+    assert imagenet.mean.flatten().tolist() == pytest.approx(list(IMAGENET_DEFAULT_MEAN))
+    assert imagenet.std.flatten().tolist() == pytest.approx(list(IMAGENET_DEFAULT_STD))
     grey = own.mean.expand(1, 3, 32, 32)
     torch.testing.assert_close(own.normalise(grey), torch.zeros_like(own.normalise(grey)), atol=1e-6, rtol=0)
 

@@ -7,13 +7,13 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 import teachers
 from sak import Student
 from sak.distillation import losses
 from sak.errors import UserError
-from teachers.base import IMAGENET_MEAN, IMAGENET_STD
 
 VIT = {"embed_dim": 24, "depth": 3, "num_heads": 2}
 MODELS = {  # model: its levels, options
@@ -72,8 +72,8 @@ def test_features_are_timms_own(model, tmp_path):
 def test_statistics_are_those_of_the_weights():
     assert teachers.build("t", spec_of("vit_base_patch16_siglip_224", weights="random")).mean.flatten()[0] == 0.5
     own = teachers.build("t", spec_of("convnext_atto", weights="random"))
-    assert own.mean.flatten().tolist() == pytest.approx(IMAGENET_MEAN)
-    assert own.std.flatten().tolist() == pytest.approx(IMAGENET_STD)
+    assert own.mean.flatten().tolist() == pytest.approx(IMAGENET_DEFAULT_MEAN)
+    assert own.std.flatten().tolist() == pytest.approx(IMAGENET_DEFAULT_STD)
 
 
 @torch.no_grad()

@@ -23,11 +23,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from sak.data.mini.caption import caption
-from sak.data.mini.classes import CONTEXT_ID, NYU, PART_LABEL, PART_NAMES, PERSON, VOC
+from sak.data.mini.classes import CONTEXT_ID, NYU, PART_NAMES, VOC
 from sak.data.mini.compose import random_scene
 from sak.data.mini.render import Rendering, render
 from sak.data.mini.saliency import salient_mask
 from sak.data.mini.scene import Scene
+from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.errors import UserError
 from sak.files import write_json, write_text
 
@@ -78,7 +79,7 @@ def part_annotation(name: str, scene: Scene, rendering: Rendering) -> np.ndarray
         mask = rendering.instances == i + 1
         if thing.voc_id == 0 or not mask.any():
             continue
-        present = np.unique(rendering.part_names[mask]) if thing.voc_id == PERSON else []
+        present = np.unique(rendering.part_names[mask]) if thing.voc_id == PERSON else ()
         parts = [(PART_NAMES[k - 1], (mask & (rendering.part_names == k)).astype(np.uint8)) for k in present if k]
         objects.append((thing.voc, thing.voc_id, mask.astype(np.uint8), struct_array(parts, ("part_name", "mask"))))
     return struct_array([(name, struct_array(objects, ("class", "class_ind", "mask", "parts")))], ("imname", "objects"))
@@ -89,7 +90,7 @@ def encode_normals(normals: np.ndarray) -> np.ndarray:
     return np.clip(np.round((normals + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
-def write_scene(root: str, seed: int, split: str, index: int, size: int) -> tuple[str, str]:
+def write_scene(root: str | Path, seed: int, split: str, index: int, size: int) -> tuple[str, str]:
     """Render one scene and write its files; returns its id and caption."""
     root, name = Path(root), scene_id(split, index)
     scene, rendering, sentence = draw(seed, split, index, size)
@@ -191,13 +192,13 @@ def ensure(
         write_text(partial / "ImageSets" / "Context" / f"{split}.txt", names)
     write_json(partial / "json" / "context_classes.json", CONTEXT_ID)
     write_json(partial / "json" / "nyu_classes.json", list(NYU))
-    write_json(partial / "json" / "pascal_part.json", {str(PERSON): PART_LABEL})
+    write_json(partial / "json" / "pascal_part.json", {str(PERSON): PART_LABELS})
 
     jobs = [(str(partial), seed, split, i, size) for split, count in counts.items() for i in range(count)]
     workers = workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
     captions = {}
     with contextlib.ExitStack() as stack:
-        results = map(write_job, jobs)
+        results: Iterator[tuple[str, str]] = map(write_job, jobs)
         if workers > 1:
             context = multiprocessing.get_context("spawn")
             with one_thread_each():

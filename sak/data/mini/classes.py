@@ -3,6 +3,8 @@
 Context ids are those of PASCAL-Context's 459 classes.
 """
 
+from sak.data.pascal_part import PART_LABELS
+
 VOC = (
     "background",
     "aeroplane",
@@ -27,7 +29,6 @@ VOC = (
     "tvmonitor",
 )
 VOC_ID = {name: index for index, name in enumerate(VOC)}
-PERSON = VOC_ID["person"]
 
 CONTEXT_ID = {
     **{"aeroplane": 2, "bench": 22, "bicycle": 23, "bird": 25, "boat": 31, "book": 33, "bottle": 34, "box": 37},
@@ -48,13 +49,4 @@ NYU = (
 )
 NORMALS_VALID_IDS = tuple(CONTEXT_ID[name] for name in (*NYU, "tvmonitor") if name in CONTEXT_ID and name != "unknown")
 
-# PASCAL-Part's names of a person's parts, and the label that each is merged into.
-PART_LABEL = {
-    **dict.fromkeys(("hair", "head", "lear", "rear", "lebrow", "rebrow", "leye", "reye", "mouth", "nose"), 1),
-    **dict.fromkeys(("neck", "torso"), 2),
-    **dict.fromkeys(("luarm", "ruarm"), 3),
-    **dict.fromkeys(("llarm", "rlarm", "lhand", "rhand"), 4),
-    **dict.fromkeys(("luleg", "ruleg"), 5),
-    **dict.fromkeys(("llleg", "rlleg", "lfoot", "rfoot"), 6),
-}
-PART_NAMES = tuple(PART_LABEL)
+PART_NAMES = tuple(PART_LABELS)

@@ -18,7 +18,7 @@ class Layout:
         self.rng, self.focal = rng, focal
         self.things: list[Thing] = []
         self.footprints: list[np.ndarray] = []  # (x0, y0, x1, y1)
-        self.main_view: tuple[float, float, float] | None = None  # columns u0, u1 and depth of the main object
+        self.main_view = (0.0, 0.0, 0.0)  # columns u0, u1 and depth of the main object; at first of nothing
 
     def add(self, thing: Thing, solid: bool = True) -> None:
         low, high = thing.bounds()
@@ -33,7 +33,7 @@ class Layout:
         )
 
     def hides_main(self, u: float, y: float) -> bool:
-        return self.main_view is not None and y < self.main_view[2] and self.main_view[0] < u < self.main_view[1]
+        return y < self.main_view[2] and self.main_view[0] < u < self.main_view[1]
 
     def try_to_place(self, make: Builder, depth: tuple[float, float], spread: float, yaw: float) -> bool:
         """Put a thing at a random depth (metres) and image column (|u| < spread), turned by at most `yaw`.

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sak.data.mini.classes import CONTEXT_ID, PART_LABEL, PART_NAMES
+from sak.data.mini.classes import CONTEXT_ID, PART_NAMES
 from sak.data.mini.primitives import Primitive
 from sak.data.mini.scene import Camera, Light, Scene, look_at
 from sak.data.mini.texture import column
+from sak.data.pascal_part import PART_LABELS
 
 NEAR = 0.05  # a bounding box that reaches nearer than this may cover the whole screen
 
@@ -95,7 +96,7 @@ def surfaces(primitives, index, points, directions) -> tuple[np.ndarray, np.ndar
 def shadowed(primitives: list[Primitive], light: Light, points: np.ndarray) -> np.ndarray:
     """Whether something stands between the light and each point: (N,) bool."""
     rays = points - light.position[:, None]
-    axes = look_at(light.position, points.mean(1) + np.float32([0.003, 0.002, 0]))
+    axes = look_at(light.position, points.mean(1) + np.asarray([0.003, 0.002, 0], np.float32))
     x, y, z = axes @ rays
     ahead = -z > NEAR
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -199,7 +200,7 @@ class Lookup:
         names = [PART_NAMES.index(p.part) + 1 if p.part else 0 for p in primitives]
         self.semseg = np.asarray([thing.voc_id for thing in things] + [0], np.uint8)
         self.context = np.asarray([CONTEXT_ID[thing.name] for thing in things] + [CONTEXT_ID["sky"]], np.uint16)
-        self.parts = np.asarray([PART_LABEL[p.part] if p.part else 0 for p in primitives] + [0], np.uint8)
+        self.parts = np.asarray([PART_LABELS[p.part] if p.part else 0 for p in primitives] + [0], np.uint8)
         self.part_names = np.asarray([*names, 0], np.uint8)
         self.instances = np.asarray([0 if scene.things[i].stuff else i + 1 for i in owners] + [0], np.uint8)
 

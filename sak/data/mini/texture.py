@@ -11,7 +11,7 @@ import numpy as np
 
 from sak.data.mini.primitives import Texture
 
-Colour = Sequence[float]
+Colour = Sequence[float] | np.ndarray
 
 COLOURS: dict[str, Colour] = {
     "red": (0.78, 0.13, 0.12),

@@ -33,6 +33,9 @@ class BoundaryF(Metric):
     is_differentiable = False
     full_state_update = False
 
+    pooled: torch.Tensor
+    at_best: torch.Tensor
+
     def __init__(self, max_dist: float, nms: Literal["sak", "invpt"] = "sak", workers: int = 0, **kwargs):
         super().__init__(**kwargs)
         self.max_dist = max_dist

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, rotation
+from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Primitive, rotation
 from sak.data.mini.texture import COLOURS, noise, solid, spots, stripes, vary
 from sak.data.mini.things.thing import Thing
 
 DARK = (0.08, 0.07, 0.07)
 
 
-def legs(rng, x: float, y: float, high: float, thick: float, coat, hoof) -> list:
+def legs(rng, x: float, y: float, high: float, thick: float, coat, hoof) -> list[Primitive]:
     """Four legs below a body whose belly is at `high`, the front and hind pair at -x and +x, caught in a step."""
     shapes = []
     for sx in (-1, 1):
@@ -22,7 +22,7 @@ def legs(rng, x: float, y: float, high: float, thick: float, coat, hoof) -> list
     return shapes
 
 
-def eyes(x: float, y: float, z: float, r: float) -> list:
+def eyes(x: float, y: float, z: float, r: float) -> list[Primitive]:
     return [Ellipsoid((x, side * y, z), r, solid(DARK)) for side in (1, -1)]
 
 
@@ -127,7 +127,7 @@ def horse(rng) -> Thing:
 def sheep(rng) -> Thing:
     wool = noise(rng, vary(rng, (0.9, 0.87, 0.79), 0.04), 0.1, 0.1)
     face = solid(vary(rng, (0.1, 0.09, 0.08) if rng.random() < 0.7 else (0.8, 0.74, 0.64), 0.02))
-    shapes = [Ellipsoid((0, 0, 0.62), (0.48, 0.27, 0.28), wool)]
+    shapes: list[Primitive] = [Ellipsoid((0, 0, 0.62), (0.48, 0.27, 0.28), wool)]
     for _ in range(11):
         angle, x = rng.uniform(0, 2 * np.pi), rng.uniform(-0.36, 0.38)
         place = (x, 0.2 * np.cos(angle), 0.65 + 0.2 * np.sin(angle))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, box, rotation
+from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Primitive, box, rotation
 from sak.data.mini.texture import COLOURS, bricks, checker, facade, front, noise, solid, stripes, vary, wood
 from sak.data.mini.things.thing import Thing
 
@@ -64,7 +64,7 @@ def cabinet(rng) -> Thing:
     w, d, h = rng.uniform(0.8, 1.5), rng.uniform(0.35, 0.5), rng.uniform(0.5, 1.0)
     colour = vary(rng, COLOURS[str(rng.choice(["brown", "beige", "white", "grey"]))])
     body = wood(rng, colour, axis=2)
-    shapes = [box((0, 0, h / 2), (w, d, h), body)]
+    shapes: list[Primitive] = [box((0, 0, h / 2), (w, d, h), body)]
     for x in (-w / 4, w / 4):
         shapes.append(box((x, -d / 2, h / 2), (w / 2 - 0.06, 0.03, h - 0.1), solid(colour * 0.85)))
         shapes.append(Ellipsoid((x * 0.3, -d / 2 - 0.03, h * 0.6), 0.025, solid((0.7, 0.65, 0.5))))
@@ -140,7 +140,7 @@ def rug(rng) -> Thing:
 def tree(rng) -> Thing:
     high = rng.uniform(2.5, 5.0)
     leaf, bark = vary(rng, (0.16, 0.38, 0.12)), noise(rng, (0.33, 0.23, 0.15), 0.2, 0.2)
-    shapes = [Frustum((0, 0, 0), (0, 0, high * 0.5), 0.06 * high, 0.035 * high, bark)]
+    shapes: list[Primitive] = [Frustum((0, 0, 0), (0, 0, high * 0.5), 0.06 * high, 0.035 * high, bark)]
     if rng.random() < 0.35:
         for i in range(3):
             z = high * (0.3 + 0.22 * i)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, box, rotation
+from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Primitive, box, rotation
 from sak.data.mini.texture import BLACK, COLOURS, front, noise, pick, solid, vary, wood
 from sak.data.mini.things.animals import bird, cat, cow, dog, horse, sheep
 from sak.data.mini.things.thing import Thing, with_article
@@ -36,7 +36,7 @@ def chair(rng) -> Thing:
     name, colour = pick(rng, "brown brown beige red white black blue")
     paint = wood(rng, colour) if name in ("brown", "beige") else solid(colour)
     back, w = rng.uniform(0.42, 0.6), rng.uniform(0.42, 0.5)
-    shapes = [box((0, 0, 0.45), (w, w, 0.06), paint)]
+    shapes: list[Primitive] = [box((0, 0, 0.45), (w, w, 0.06), paint)]
     if rng.random() < 0.5:
         shapes.append(box((0, w / 2 - 0.02, 0.52 + back / 2), (w, 0.05, back * 0.9), paint))
     else:
@@ -66,7 +66,7 @@ def diningtable(rng) -> Thing:
     top = wood(rng, colour)
     if rng.random() < 0.3:
         r = deep * 0.62
-        shapes = [
+        shapes: list[Primitive] = [
             Frustum((0, 0, high - 0.05), (0, 0, high), r, r, top),
             Frustum((0, 0, 0.05), (0, 0, high - 0.05), 0.05, 0.07, top),
             Frustum((0, 0, 0), (0, 0, 0.06), 0.32, 0.1, top),
@@ -117,7 +117,7 @@ def pottedplant(rng) -> Thing:
 def sofa(rng) -> Thing:
     name, colour = pick(rng, "red blue grey green brown beige black purple")
     cloth, w = noise(rng, colour, 0.15, 0.08), rng.uniform(1.5, 2.1)
-    shapes = [
+    shapes: list[Primitive] = [
         box((0, 0, 0.24), (w, 0.8, 0.3), cloth),
         box((0, 0.36, 0.6), (w, 0.22, 0.62), cloth, axes=rotation(0, 0.12)),
     ]

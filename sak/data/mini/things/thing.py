@@ -17,7 +17,7 @@ from sak.data.mini.primitives import Primitive, rotation
 @dataclass
 class Thing:
     name: str  # PASCAL-Context's name
-    primitives: list[Primitive]
+    primitives: Sequence[Primitive]
     phrase: str = ""  # as a caption says it, without an article: "red car"
     voc: str = "background"
     stuff: bool = False  # background without instances: walls, ground, sky

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sak.data.mini.primitives import Annulus, Capsule, Ellipsoid, Frustum, Polyhedron, box, rotation
+from sak.data.mini.primitives import Annulus, Capsule, Ellipsoid, Frustum, Polyhedron, Primitive, box, rotation
 from sak.data.mini.texture import BLACK, COLOURS, GLASS, GREY, panes, pick, solid, stripes, vary, wood
 from sak.data.mini.things.thing import Thing
 
 
-def wheel(x: float, y: float, radius: float, width: float) -> list:
+def wheel(x: float, y: float, radius: float, width: float) -> list[Primitive]:
     return [
         Frustum((x, y - width / 2, radius), (x, y + width / 2, radius), radius, radius, solid(BLACK)),
         Frustum((x, y - width * 0.55, radius), (x, y + width * 0.55, radius), radius / 2, radius / 2, solid(GREY)),
@@ -64,7 +64,7 @@ def bicycle(rng) -> Thing:
         (-0.52, 0, 0.34),
         (0.52, 0, 0.34),
     )
-    shapes = [Annulus((x, 0, 0.34), (0, 1, 0), 0.275, 0.35, tyre) for x in (-0.52, 0.52)]
+    shapes: list[Primitive] = [Annulus((x, 0, 0.34), (0, 1, 0), 0.275, 0.35, tyre) for x in (-0.52, 0.52)]
     shapes += [Annulus((x, 0, 0.34), (0, 1, 0), 0.0, 0.05, dark) for x in (-0.52, 0.52)]
     for x in (-0.52, 0.52):
         for angle in np.arange(4) * np.pi / 4:
@@ -106,7 +106,7 @@ def boat(rng) -> Thing:
     name, colour = pick(rng, "white red blue green brown yellow")
     hull = stripes(colour, vary(rng, COLOURS["white"]), 2.0, axis=2, share=0.55)
     outline = [(-1.7, -0.45), (1.5, -0.45), (2.4, 0.45), (-1.9, 0.45)]
-    shapes = [
+    shapes: list[Primitive] = [
         prism(outline, 1.3, hull, (0, 0, 0.35)),
         box((-0.05, 0, 0.83), (3.9, 1.1, 0.06), wood(rng, (0.6, 0.42, 0.25))),
     ]
@@ -133,7 +133,7 @@ def boat(rng) -> Thing:
 def bus(rng) -> Thing:
     name, colour = pick(rng, "red yellow blue white orange green")
     side = panes(colour, GLASS, 1.25, (0.15, 0.95), share=0.85)
-    shapes = [
+    shapes: list[Primitive] = [
         box((0, 0, 1.75), (8.4, 2.4, 2.7), side),
         box((0, 0, 0.55), (8.42, 2.42, 0.22), solid(colour * 0.5)),
         box((-4.2, 0, 2.05), (0.06, 2.1, 1.2), solid(GLASS)),
@@ -153,7 +153,7 @@ def car(rng) -> Thing:
     name, colour = pick(rng, "red blue white black grey green yellow orange")
     paint, long = solid(colour), rng.uniform(0.9, 1.1)
     cabin = panes(colour, GLASS, 1.05, (-0.22, 0.17), share=0.9)
-    shapes = [
+    shapes: list[Primitive] = [
         box((0, 0, 0.62), (4.1 * long, 1.7, 0.56), paint, taper=(0.04, 0.08)),
         box((0.25, 0, 1.18), (2.5 * long, 1.5, 0.56), cabin, taper=(0.38, 0.2)),
         box((-0.78 * long, 0, 1.14), (0.62, 1.25, 0.4), solid(GLASS), taper=(0.9, 0.15)),
@@ -171,7 +171,7 @@ def train(rng) -> Thing:
     name, colour = pick(rng, "green blue red yellow grey orange")
     second = vary(rng, COLOURS[str(rng.choice(["white", "yellow", "grey", "black"]))])
     side = panes(colour, GLASS, 1.5, (0.2, 0.9), share=0.6)
-    shapes = [
+    shapes: list[Primitive] = [
         box((-5.75, 0, 1.75), (2.0, 2.4, 2.3), solid(second), taper=(0.85, 0.1)),
         box((-5.9, 0, 2.1), (1.35, 1.9, 0.8), solid(GLASS), taper=(0.9, 0.1)),
         box((-6.4, 0, 0.95), (1.1, 2.3, 0.7), solid(colour)),
