@@ -3,7 +3,7 @@
 Legend: B batch, H, W image size in pixels, h, w token grid, D width of a teacher's tokens.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -26,17 +26,21 @@ class Committee(nn.Module):
         self.eval()
 
     def __getitem__(self, name: str) -> Teacher | MultiScale:
-        return cast(Teacher | MultiScale, self.members[name])
+        return dict(self.items())[name]
+
+    def items(self) -> Iterable[tuple[str, Teacher | MultiScale]]:
+        """(name, teacher) of each, in their order."""
+        return cast(Iterable[tuple[str, Teacher | MultiScale]], self.members.items())
 
     @property
     def dims(self) -> dict[str, list[int]]:
         """{name: [D of each level]}"""
-        return {name: self[name].dims for name in self.members}
+        return {name: member.dims for name, member in self.items()}
 
     @property
     def reports(self) -> list[str]:
         """One line per teacher: what its weights were loaded from, what was left out, what was resized."""
-        return [f"{name}: {member.report or 'untrained weights'}" for name, member in self.members.items()]
+        return [f"{name}: {member.report or 'untrained weights'}" for name, member in self.items()]
 
     def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
         """Images (B,3,H,W) in [0,1] -> {name: [(B,D,h,w) per level]}, without gradient."""

@@ -1,14 +1,14 @@
 """From a config to the parts of an experiment."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
-from torch.utils.data import Dataset
 
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
-from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, left_out
+from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, left_out, plain, teacher_spec
+from sak.data.archive import Archive
 from sak.data.images import Images, find_images
 from sak.errors import UserError
 from sak.student import Student
@@ -16,7 +16,7 @@ from sak.tasks import Task
 from teachers import Committee
 
 
-def build_tasks(settings: DataConfig) -> dict[str, Task]:
+def build_tasks(settings: DataConfig | DictConfig) -> dict[str, Task]:
     """The tasks of a data set that a config names, in its order."""
     benchmark = data.benchmark(settings.dataset)
     return {name: tasks.build(name, benchmark) for name in settings.tasks}
@@ -25,15 +25,15 @@ def build_tasks(settings: DataConfig) -> dict[str, Task]:
 def build_committee(config: DictConfig, names: Sequence[str] | None = None) -> Committee:
     """The config's teachers, all of them or those that are named."""
     chosen = config.teachers if names is None else names
-    return Committee({name: OmegaConf.to_object(config.teachers[name]) for name in chosen})
+    return Committee({name: teacher_spec(config.teachers[name]) for name in chosen})
 
 
-def build_labelled(config: DictConfig) -> Dataset:
+def build_labelled(config: DictConfig) -> Archive:
     """The labelled training images, augmented as the second stage has it."""
     return data.build(config.data, "train", config.stages.multitask.augment, config.seed)
 
 
-def build_training_set(config: DictConfig, stage: str, labelled: Callable[[], Dataset]) -> Dataset:
+def build_training_set(config: DictConfig, stage: str, labelled: Callable[[], Archive]) -> Archive | Images:
     """The images that a stage trains on.
 
     Args:
@@ -46,7 +46,7 @@ def build_training_set(config: DictConfig, stage: str, labelled: Callable[[], Da
     return Images(files, image_size(config, stage), config.seed, tuple(settings.crop_scale))
 
 
-def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[str, list[int]]) -> Student:
+def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapping[str, Sequence[int]]) -> Student:
     """A student with random weights, for images of the size of the first stage that it goes through.
 
     Args:
@@ -56,7 +56,7 @@ def build_student(config: DictConfig, chosen: dict[str, Task], teachers: dict[st
     Raises:
         UserError: the parts of the config do not fit together.
     """
-    options = OmegaConf.to_container(config.student)
+    options = plain(config.student)
     head, heads = options.pop("head"), options.pop("heads")
     activation_checkpointing = options.pop("activation_checkpointing")
     # `start_from_weights` and `sak.bundles.change` see to these.
@@ -143,7 +143,8 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     require(list(source.levels), list(student.levels), "the levels")
     require(list(source.paths), list(student.paths), "the teachers")
     require(source.stem.patch_size, student.stem.patch_size, "the patch size")
-    require(source.stem.vit.blocks[0].attn.num_heads, student.stem.vit.blocks[0].attn.num_heads, "attention heads:")
+    attention = [part.stem.vit.get_submodule("blocks.0.attn") for part in (source, student)]
+    require(attention[0].num_heads, attention[1].num_heads, "attention heads:")
     source.set_image_size(student.stem.image_size)
     if drop_aligners:
         source.drop_aligners()
@@ -157,14 +158,14 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     for part in DISTILLED:
         theirs, ours = getattr(source, part).state_dict(), getattr(student, part).state_dict()
         for key in sorted(theirs.keys() | ours.keys()):
-            shapes = [tuple(state[key].shape) if key in state else None for state in (theirs, ours)]
-            require(*shapes, f"{part}.{key} of shape")
+            was, wanted = (tuple(state[key].shape) if key in state else None for state in (theirs, ours))
+            require(was, wanted, f"{part}.{key} of shape")
         getattr(student, part).load_state_dict(theirs, strict=True)
 
 
 def aligned_teachers(student: Student) -> list[str]:
     """The teachers whose paths have aligners."""
-    return [name for name, path in student.paths.items() if any(isinstance(a, nn.Linear) for a in path.aligners)]
+    return [name for name in student.paths if any(isinstance(part, nn.Linear) for part in student.path(name).aligners)]
 
 
 def _load_pretrained_stem(student: Student, name: str) -> None:

@@ -32,7 +32,7 @@ def find_bundle(place: str | os.PathLike) -> Path:
     return bundle
 
 
-def load_bundle(source: str | os.PathLike) -> Student:
+def load_bundle(source: str | Path) -> Student:
     """The student of a bundle, or of its id on the hub, in eval mode.
 
     Raises:

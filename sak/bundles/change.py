@@ -5,6 +5,7 @@ position embedding too: it is resized on the fly for images of another size.
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
@@ -57,7 +58,7 @@ def changed_student(config: DictConfig, source: Student, tasks: dict[str, Task],
     Raises:
         UserError: config, source and teacher do not fit together.
     """
-    (what, teacher), place = change(config), config.student.weights
+    (what, teacher), place = cast(tuple[str, str], change(config)), config.student.weights
     had = dict(source.settings["teachers"])
     if what == "update" and dims[teacher] != list(had[teacher]):
         raise UserError(
@@ -92,7 +93,7 @@ def frozen_parts(config: DictConfig, student: Student) -> list[str]:
 
 def describe_start(config: DictConfig) -> str:
     """How a changed student starts."""
-    (what, teacher), origin = change(config), config.student.path
+    (what, teacher), origin = cast(tuple[str, str], change(config)), config.student.path
     how = {
         "add": f"with a path for {teacher}" + (f" from {origin}" if origin else ", at random"),
         "update": f"with the path of {teacher}" + (f" from {origin}" if origin else " to be distilled again"),

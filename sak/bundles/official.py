@@ -78,10 +78,11 @@ def _student(
     }
     gates = [w for key, w in weights.items() if re.fullmatch(r"backbone\.mor\..*\.router\.module\.3\.weight", key)]
     tasks = {TASK_NAMES.get(task, task): count for task, count in channels.items()}
-    for task, count in tasks.items() if dataset else ():
-        expected = task_registry.build(task, dataset).channels
-        if count != expected:
-            raise ValueError(f"the {task} head has {count} channels, but {dataset} needs {expected}")
+    if dataset:
+        for task, count in tasks.items():
+            expected = task_registry.build(task, dataset).channels
+            if count != expected:
+                raise ValueError(f"the {task} head has {count} channels, but {dataset} needs {expected}")
     if strangers := sorted(tasks.keys() - task_registry.TASKS.keys()):
         raise ValueError(f"there is a head for the unknown task {strangers[0]!r}")
     student = Student(
@@ -117,7 +118,7 @@ def _image_size(tokens: int, patch: int, given: tuple[int, int] | None) -> tuple
 
     fitting = [size for size in ([given] if given else PUBLISHED_SIZES) if needed(size) == tokens]
     if fitting:
-        return tuple(fitting[0])
+        return fitting[0]
     tried = (
         f"{given[0]}x{given[1]} at patch {patch} needs {needed(given)}" if given else "no published size has so many"
     )

@@ -9,14 +9,16 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import safetensors.torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from safetensors import safe_open
 from torch import Tensor, nn
 
 from sak import tables
 from sak.bundles.bundle import find_bundle, load_bundle, save_bundle
+from sak.config.schema import plain
 from sak.errors import UserError
 from sak.files import replacing
 from sak.student import AdapterPath, Student
@@ -238,4 +240,4 @@ def _with_teacher(record: PathRecord, place: str | os.PathLike) -> PathRecord:
 def _spec(config_file: Path, teacher: str) -> dict | None:
     if not config_file.is_file():
         return None
-    return OmegaConf.to_container(OmegaConf.load(config_file)).get("teachers", {}).get(teacher)
+    return plain(cast(DictConfig, OmegaConf.load(config_file))).get("teachers", {}).get(teacher)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omegaconf import DictConfig
+
 from sak.config.schema import DataConfig
 from sak.errors import UserError
 
@@ -45,7 +47,7 @@ def kind_of(name: str) -> type[Archive]:
     return getattr(importlib.import_module(module), attribute)  # only now: it loads torch
 
 
-def prepare(data: DataConfig) -> None:
+def prepare(data: DataConfig | DictConfig) -> None:
     """Render the embedded data set where the config asks for it; the others must be there already."""
     if data.dataset == "mini_context":
         from sak.data import mini
@@ -58,7 +60,7 @@ def prepare(data: DataConfig) -> None:
 
 
 def build(
-    data: DataConfig, split: str, augment: bool = False, seed: int = 0, tasks: Sequence[str] | None = None
+    data: DataConfig | DictConfig, split: str, augment: bool = False, seed: int = 0, tasks: Sequence[str] | None = None
 ) -> Archive:
     """The ``train`` or ``val`` part of the config's data set, as ``prepare`` left it.
 
@@ -72,4 +74,4 @@ def build(
     if not Path(data.root).is_dir():
         raise UserError(f"data.root is {data.root}, but there is no such directory")
     chosen = list(data.tasks if tasks is None else tasks)
-    return kind(data.root, split, tasks=chosen, image_size=tuple(data.image_size), augment=augment, seed=seed)
+    return kind(data.root, split, tasks=chosen, image_size=data.image_size, augment=augment, seed=seed)

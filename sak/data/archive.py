@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -50,7 +51,7 @@ class Archive(Dataset):
         root: str | os.PathLike,
         split: str = "train",
         tasks: Sequence[str] | None = None,
-        image_size: tuple[int, int] = (512, 512),
+        image_size: Sequence[int] = (512, 512),
         augment: bool = False,
         seed: int = 0,
     ):
@@ -66,13 +67,14 @@ class Archive(Dataset):
         if unknown:
             raise UserError(f"{self.TITLE} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
         self.names = self.list_names(self.root, split)
-        files, missing = self.find_files(self.root, self.names, self.tasks)
+        found, missing = self.find_files(self.root, self.names, self.tasks)
         if missing:
             task, first = missing[0]
             raise UserError(
                 f"{self.TITLE} ({split}) lacks {len({file for _, file in missing})} of its files, the first is {first} "
                 f"({task}): extract the archive again, or leave the task out of data.tasks."
             )
+        files = cast(dict[str, list[list[Path]]], found)
         self.image_files = [path for (path,) in files.pop("image")]
         self._files = files
 
@@ -135,8 +137,8 @@ class Archive(Dataset):
         raise NotImplementedError
 
     @staticmethod
-    def read_boundaries(*paths: Path) -> np.ndarray:
-        """The label map (H, W) between whose regions the evaluation's boundaries run, from the files of "edge"."""
+    def read_boundaries(path: Path) -> np.ndarray:
+        """The label map (H, W) between whose regions the evaluation's boundaries run, from the file of "edge"."""
         raise NotImplementedError
 
     def set_epoch(self, epoch: int) -> None:
@@ -148,7 +150,7 @@ class Archive(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
-        sample = {"name": self.names[index], "image": read_image(self.image_files[index])}
+        sample: transforms.Sample = {"name": self.names[index], "image": read_image(self.image_files[index])}
         size = sample["image"].shape[:2]
         for task in self.tasks:
             sample[task] = self.read(task, size, *self._files[task][index])

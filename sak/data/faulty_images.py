@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from sak.config.schema import DataConfig
@@ -70,7 +71,7 @@ class Skips:
             self.file.write_text("".join(line for line in lines if line.split("\t")[0] != self.part), encoding="utf-8")
 
 
-def build_skips(settings: DataConfig, file: Path, part: str, images: int, replaced: bool) -> Skips | None:
+def build_skips(settings: DataConfig | DictConfig, file: Path, part: str, images: int, replaced: bool) -> Skips | None:
     """As the config has it; None where a faulty image stops the run. The arguments are those of `Skips`."""
     if settings.on_error == "stop":
         return None

@@ -28,11 +28,11 @@ class Files(Sequence[Path]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Path:
+    def __getitem__(self, index: int) -> Path:  # type: ignore[override]  # no slices
         return self.folder / self.names[index]
 
 
-def find_images(source: str | os.PathLike, keep: bool = True) -> Sequence[Path | Member]:
+def find_images(source: str | os.PathLike[str], keep: bool = True) -> Sequence[Path | Member]:
     """All images of a folder (however deep, sorted by path), or of tar archives, in their own order.
 
     Args:
@@ -106,14 +106,15 @@ class Images(Dataset):
         files: Sequence[Path | Member],
         image_size: tuple[int, int],
         seed: int = 0,
-        crop_scale: tuple[float, float] = (0.08, 1.0),
+        crop_scale: Sequence[float] = (0.08, 1.0),
     ):
         if not files:
             raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
         self.image_files = files
         self.image_size = tuple(image_size)
         self.seed = seed
-        self.crop_scale = tuple(crop_scale)
+        least, largest = crop_scale
+        self.crop_scale = (least, largest)
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

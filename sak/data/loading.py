@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import signal
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,17 +20,25 @@ TIMEOUT = 600  # seconds that a batch may take: far more than reading one ever d
 Loaded = tuple[dict | UserError | None, dict[int, str]]  # a sample or batch; what is wrong with skipped images
 
 
+class Samples(Protocol):
+    """A data set: so many samples, each a dict."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> dict: ...
+
+
 class _Reporting(Dataset):
     """Returns a UserError instead of raising it: a worker process would wrap its one line in a traceback.
 
     With ``skips``, a faulty image is replaced, or None.
     """
 
-    def __init__(self, dataset: Dataset, skips: Skips | None):
+    def __init__(self, dataset: Samples, skips: Skips | None):
         self.dataset, self.skips = dataset, skips
 
     def __getitem__(self, index: int) -> Loaded:
-        faults = {}
+        faults: dict[int, str] = {}
         # Beyond the number that is allowed there is no need to look on: these faults alone end the run.
         for further in range(self.skips.allowed + 1 if self.skips and self.skips.replaced else 1):
             candidate = (index + further) % len(self.dataset)
@@ -85,12 +94,12 @@ def evenly_spread(total: int, count: int | None = None) -> list[int]:
 
 
 def load(
-    dataset: Dataset,
+    dataset: Samples,
     batches: Sequence[Sequence[int]],
     workers: int,
     timeout: int = TIMEOUT,
     skips: Skips | None = None,
-) -> Iterator[dict | None]:
+) -> Iterator[dict | Any]:
     """Collated batches of the dataset's samples at the given indices.
 
     Args:
@@ -103,7 +112,7 @@ def load(
     workers = min(workers, len(batches))
     loader = DataLoader(
         _Reporting(dataset, skips),
-        batch_sampler=batches,
+        batch_sampler=batches,  # type: ignore[arg-type]  # any sequences of indices will do
         num_workers=workers,
         timeout=timeout if workers else 0,
         collate_fn=_collate,
@@ -119,7 +128,7 @@ def load(
             for batch, faults in loaded:
                 if isinstance(batch, UserError):
                     raise batch
-                if faults:
+                if skips is not None and faults:
                     skips.note(faults)
                 yield batch
         finally:

@@ -29,7 +29,7 @@ class Names(Sequence[str]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, index: int) -> str:
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]  # no slices
         index = range(len(self))[index]
         start = self.ends[index - 1] if index else 0
         return self.text[start : self.ends[index]].tobytes().decode("utf-8", "surrogateescape")

@@ -31,7 +31,7 @@ class NYUDv2(Archive):
     def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":  # stored as 0 = unlabelled, 1..40; 0 - 1 wraps around to 255, the ignored value
-                classes = read_classes(*paths, num_classes=41)
+                classes = read_classes(paths[0], num_classes=41)
                 return np.where(classes == IGNORE, np.uint8(IGNORE), classes - np.uint8(1))
             case "normals":
                 return read_normals(*paths)

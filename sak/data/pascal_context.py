@@ -43,15 +43,16 @@ class PascalContext(Archive):
     def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
         match task:
             case "semseg":
-                return read_classes(*paths, num_classes=21)
+                return read_classes(paths[0], num_classes=21)
             case "human_parts":
-                return read_human_parts(*paths, size)
+                return read_human_parts(paths[0], size)
             case "saliency":
                 return (read_map(*paths) > 127.5).astype(np.uint8)
             case "normals":
-                return read_valid_normals(*paths[:2], valid_classes=normal_classes(*paths[2:]))
+                normals, classes, nyu, context = paths
+                return read_valid_normals(normals, classes, normal_classes(nyu, context))
             case "edge":
-                return draw_edges(read_matlab(*paths, "LabelMap"))
+                return draw_edges(read_matlab(paths[0], "LabelMap"))
         raise AssertionError(task)
 
     @staticmethod

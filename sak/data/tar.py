@@ -97,7 +97,7 @@ class Members(Sequence[Member]):
     def __len__(self) -> int:
         return len(self._offsets)
 
-    def __getitem__(self, index: int) -> Member:
+    def __getitem__(self, index: int) -> Member:  # type: ignore[override]  # no slices
         index = range(len(self))[index]
         archive = int(np.searchsorted(self._ends, index, side="right"))
         name = self._names[archive][index - int(self._ends[archive])]  # negative: counted from its end
@@ -125,8 +125,8 @@ def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) 
         what = f"{len(missing)} of {len(paths)} archives are missing, the first is {missing[0]}" if paths else "no file"
         raise UserError(f"{what}: correct the pattern, or fetch what is missing.")
     keys = {path: _cache_file(path, suffixes) for path in paths}
-    lists = {path: _cached(key) for path, key in keys.items()}
-    unknown = [path for path in paths if lists[path] is None]
+    lists = {path: members for path, key in keys.items() if (members := _cached(key)) is not None}
+    unknown = [path for path in paths if path not in lists]
     size = sum(path.stat().st_size for path in unknown)
     with tqdm(total=size, desc="list archives", unit="B", unit_scale=True, disable=not unknown, mininterval=1) as bar:
         for path in unknown:
@@ -166,7 +166,7 @@ def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, i
     """
     window = _Window(file, start, size)
     try:
-        with tarfile.open(fileobj=window, mode="r:", errorlevel=1) as tar:
+        with tarfile.open(fileobj=window, mode="r:", errorlevel=1) as tar:  # type: ignore[call-overload]  # see _Window
             while (member := tar.next()) is not None:
                 tar.members.clear()  # or tarfile would keep a kilobyte of each
                 offset = start + member.offset_data
@@ -176,7 +176,7 @@ def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, i
                     continue
                 if member.name.lower().endswith(".tar"):
                     inner = _walk(file, f"{place}, member {member.name},", offset, member.size)
-                    yield from ((f"{member.name}/{name}", *rest) for name, *rest in inner)
+                    yield from ((f"{member.name}/{name}", at, length) for name, at, length in inner)
                 else:
                     yield member.name, offset, member.size
             end = tar.offset
@@ -229,6 +229,6 @@ def _cached(path: Path) -> dict[str, np.ndarray] | None:
 def _keep(path: Path, members: dict[str, np.ndarray]) -> None:
     try:
         with replacing(path) as partial, open(partial, "wb") as file:
-            np.savez(file, **members)
+            np.savez(file, **members)  # type: ignore[arg-type]  # none is named as an option of savez
     except OSError as error:
         tqdm.write(f"the list of an archive's members cannot be kept in {path.parent} ({error.strerror})")

@@ -10,7 +10,7 @@ What is not an array (the name) passes through. A transform returns a new sample
 the random ones draw from the generator that they are handed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ MEAN_COLOUR = IMAGENET_DEFAULT_MEAN  # RGB in [0, 1]: what padding shows
 cv2.setNumThreads(0)
 
 Sample = dict
-Size = tuple[int, int]
+Size = Sequence[int]  # height, width
 
 
 def labels(sample: Sample) -> list[str]:
@@ -33,7 +33,7 @@ def labels(sample: Sample) -> list[str]:
     return [key for key, value in sample.items() if key != "image" and isinstance(value, np.ndarray)]
 
 
-def map_arrays(sample: Sample, function: Callable[[np.ndarray], np.ndarray]) -> Sample:
+def map_arrays(sample: Sample, function: Callable[[np.ndarray], np.ndarray | torch.Tensor]) -> Sample:
     """Apply `function` to the image and to every label alike."""
     return {key: function(value) if isinstance(value, np.ndarray) else value for key, value in sample.items()}
 

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.config.schema import distils, image_size
+from sak.config.schema import distils, image_size, plain
+from sak.data.archive import Archive
+from sak.data.images import Images
 from teachers import Committee
 from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache
 from teachers.fingerprints import files_hash, weights_hash
@@ -31,7 +33,7 @@ class Views(Dataset):
         dataset: its augmentation is a function of seed, epoch and index alone; view v is that of epoch v.
     """
 
-    def __init__(self, dataset: Dataset, count: int, caches: Caches):
+    def __init__(self, dataset: Archive | Images, count: int, caches: Caches):
         self.dataset, self.count, self.caches = dataset, count, caches
         self.set_epoch(0)
 
@@ -128,8 +130,8 @@ def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Com
         "precision": config.precision,
     }
     caches = {}
-    for name, teacher in committee.members.items():
-        spec = OmegaConf.to_container(config.teachers[name])
+    for name, teacher in committee.items():
+        spec = plain(config.teachers[name])
         del spec["weights"], spec["revision"]  # where the weights are from: what they are is hashed
         caches[name] = TeacherCache(
             Path(config.cache.path) / stage,

@@ -30,7 +30,7 @@ def token_cosine_and_smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     return 0.9 * token_cosine(student, teacher) + 0.1 * F.smooth_l1_loss(student, teacher, beta=1.0)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cos+l1": cosine_and_smooth_l1,
     "cos": cosine,
     "l2": F.mse_loss,

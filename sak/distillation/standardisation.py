@@ -8,6 +8,7 @@ Shapes: B batch, D width of a teacher's level, h,w its grid.
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, distributed, nn
@@ -24,6 +25,9 @@ class PhiS(nn.Module):
     turned by it, all principal components have their part in every channel, and every channel has variance 1; one α for
     all of them leaves distances and angles as they are.
     """
+
+    mean: Tensor
+    turn: Tensor
 
     def __init__(self, width: int):
         super().__init__()
@@ -62,6 +66,10 @@ class EMA(nn.Module):
     Processes that train together have seen each other's batches, one after the other by their rank. In eval mode the
     running ones rest.
     """
+
+    mean: Tensor
+    std: Tensor
+    count: Tensor
 
     def __init__(self, width: int):
         super().__init__()
@@ -114,7 +122,7 @@ class Standardiser(nn.Module):
     def forward(self, features: Features) -> dict[str, list[Tensor]]:
         """{teacher: [per level (B, D, h, w)]} -> the same, standardised."""
         return {
-            name: [level(x) for level, x in zip(self.teachers[name], maps, strict=True)]
+            name: [level(x) for level, x in zip(cast(nn.ModuleList, self.teachers[name]), maps, strict=True)]
             for name, maps in features.items()
         }
 
@@ -143,7 +151,8 @@ class Standardiser(nn.Module):
             count, total = products[-1, -1], products[-1, :-1]
             mean = total / count
             try:
-                self.teachers[name][level].fit(mean, products[:-1, :-1] / count - torch.outer(mean, mean))
+                phi_s = cast(PhiS, self.teachers.get_submodule(f"{name}.{level}"))
+                phi_s.fit(mean, products[:-1, :-1] / count - torch.outer(mean, mean))
             except ValueError as error:
                 raise ValueError(f"the features of {name} at its level {level}: {error}") from None
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from sak.data import loading
 from sak.data.faulty_images import Skips
@@ -16,7 +15,7 @@ from sak.tasks import HIGHER, Task
 
 def constant_predictions(
     tasks: Mapping[str, Task],
-    dataset: Dataset,
+    dataset: loading.Samples,
     batch_size: int,
     workers: int,
     accelerator: Accelerator,

@@ -9,6 +9,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -69,7 +70,8 @@ class Agreement:
     """
 
     def __init__(self, processes: int):
-        self._group = distributed.new_group(backend="gloo") if processes > 1 else None
+        group = distributed.new_group(backend="gloo") if processes > 1 else None
+        self._group = cast("distributed.ProcessGroup | None", group)  # of which every process is a member
 
     def any(self, wish: bool) -> bool:
         """Whether one of the processes wishes it; all must ask."""
@@ -90,8 +92,9 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module, processes: int, rank: int):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum is not None]
-        norms = [norm for norm in norms if norm.training]  # those of frozen parts rest
-        self._norms = norms if processes > 1 else []
+        # Those of frozen parts rest, and some have no statistics.
+        norms = [norm for norm in norms if norm.training and norm.running_mean is not None]
+        self._norms: list[Any] = norms if processes > 1 else []  # Any: nothing that is read of them is None
         self._processes, self._rank = processes, rank
 
     @contextlib.contextmanager

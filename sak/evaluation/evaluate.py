@@ -11,7 +11,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak.data import loading
@@ -33,7 +32,7 @@ class Evaluation:
 def evaluate(
     student: nn.Module,
     tasks: Mapping[str, Task],
-    dataset: Dataset,
+    dataset: loading.Samples,
     batch_size: int,
     workers: int,
     accelerator: Accelerator,
@@ -85,7 +84,7 @@ def evaluate(
 
 
 def batches_of(
-    dataset: Dataset,
+    dataset: loading.Samples,
     batch_size: int,
     load: Callable[..., Iterator[dict | None]],
     accelerator: Accelerator,

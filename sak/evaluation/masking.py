@@ -11,8 +11,8 @@ from pathlib import Path
 
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
+from sak.data.loading import Samples
 from sak.errors import UserError
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.subject import Subject
@@ -39,7 +39,7 @@ class MaskedStudents:
     """
 
     def __init__(
-        self, subject: Subject, tasks: Mapping[str, Task], dataset: Dataset, accelerator: Accelerator, file: Path
+        self, subject: Subject, tasks: Mapping[str, Task], dataset: Samples, accelerator: Accelerator, file: Path
     ):
         self.subject, self.tasks, self.dataset, self.accelerator, self.file = subject, tasks, dataset, accelerator, file
         self.origin = {
@@ -84,7 +84,7 @@ class MaskedStudents:
     def _evaluate(self, group: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
         """All sets in one pass over the images: to `evaluate` they are tasks of one student."""
         student = self.subject.student.to(self.accelerator.device)
-        judged = {(name, task): self.tasks[task] for name in group for task in self.tasks}
+        judged = {f"{name}/{task}": self.tasks[task] for name in group for task in self.tasks}
         found = evaluate(
             _SeveralMasked(student, list(self.tasks), group).eval(),
             judged,
@@ -93,11 +93,11 @@ class MaskedStudents:
             self.subject.data.workers,
             self.accelerator,
         ).metrics
-        return {name: {task: found[name, task] for task in self.tasks} for name in group}
+        return {name: {task: found[f"{name}/{task}"] for task in self.tasks} for name in group}
 
 
 class _SeveralMasked(nn.Module):
-    """A student whose predictions are {(set's name, task): (B, C, H, W)}, from one encoding of the images."""
+    """A student whose predictions are {"SET/TASK": (B, C, H, W)}, from one encoding of the images."""
 
     def __init__(self, student: Student, tasks: Sequence[str], without: Mapping[str, Sequence[str]]):
         super().__init__()
@@ -105,10 +105,10 @@ class _SeveralMasked(nn.Module):
 
     def forward(self, images: Tensor) -> StudentOutput:
         encoding = self.student.encode(images)
-        predictions = {}
+        predictions: dict[str, Tensor] = {}
         for name, left_out in self.without.items():
             output = self.student.decode(encoding, self.tasks, left_out)
-            predictions |= {(name, task): prediction for task, prediction in output.predictions.items()}
+            predictions |= {f"{name}/{task}": prediction for task, prediction in output.predictions.items()}
         return StudentOutput(predictions, {}, {})
 
 

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from matplotlib.figure import Figure
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import default_collate
 
+from sak.data.loading import Samples
 from sak.data.reading import FaultyFile
 from sak.evaluation.evaluate import to_device
 from sak.evaluation.figures import prediction_panel
@@ -24,7 +25,7 @@ class Panel:
         skipping: whether images that cannot be read are passed over.
     """
 
-    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task], device: torch.device, skipping: bool):
+    def __init__(self, dataset: Samples, tasks: Mapping[str, Task], device: torch.device, skipping: bool):
         self.dataset, self.tasks, self.device, self.skipping = dataset, tasks, device, skipping
 
     def draw(self, student: Student) -> Figure:

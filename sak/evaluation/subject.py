@@ -67,7 +67,8 @@ def open_subject(
             raise UserError(
                 f"{place} is no run directory (with config.yaml), no bundle (with config.json), and no checkpoint file"
             )
-        found = Subject(place, student, DataConfig(dataset=dataset, root=root))
+        # What is not given is found out, or complained of, below.
+        found = Subject(place, student, DataConfig(dataset=dataset, root=root))  # type: ignore[arg-type]
     student = found.student
     if not student.channels:
         raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to judge")

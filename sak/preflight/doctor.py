@@ -7,10 +7,10 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 import teachers
-from sak.config.schema import left_out
+from sak.config.schema import left_out, teacher_spec
 from sak.data.images import find_images
 from sak.errors import UserError
 from sak.preflight.examination import Problem
@@ -77,7 +77,7 @@ def check_weights(config: DictConfig, problems: list[Problem]) -> Iterator[tuple
         yield "stem", "starts with random weights"
     for name, spec in config.teachers.items():
         entry = f"teacher {name}"
-        spec = OmegaConf.to_object(spec)
+        spec = teacher_spec(spec)
         if spec.weights is None:
             yield entry, f"{spec.model}: weights from its library, {where(spec.model)}"
             spec.weights = RANDOM

@@ -6,7 +6,7 @@ Legend: H, W image.
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,8 @@ from sak.metrics.rmse import MAX_DEPTH
 ROUNDING = 3**0.5 / 255  # how far 8 bits a component can move the length of a unit vector
 NO_UNIT = 0.05  # a vector whose length is farther than this from 1 is none of unit length
 CONTEXT_CLASSES = 459  # of PASCAL-Context's LabelMap
+# What an error stands for, as a problem's kind; the others are "content".
+KINDS: dict[type[UserError], str] = {DamagedFile: "damaged", OutOfRange: "range"}
 
 
 class Problem(NamedTuple):
@@ -50,7 +52,7 @@ class Findings:
     values: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def examine(kind: type[Archive], canvas: tuple[int, int], files: dict[str, list[Path | None]]) -> Findings:
+def examine(kind: type[Archive], canvas: Sequence[int], files: dict[str, list[Path | None]]) -> Findings:
     """Read the files of one image and of its labels.
 
     Args:
@@ -64,7 +66,7 @@ def examine(kind: type[Archive], canvas: tuple[int, int], files: dict[str, list[
         try:
             return function(*arguments)
         except UserError as error:
-            name = {DamagedFile: "damaged", OutOfRange: "range"}.get(type(error), "content")
+            name = KINDS.get(type(error), "content")
             findings.problems.append(Problem(name, subject, str(error)))
             return None
 
@@ -72,8 +74,9 @@ def examine(kind: type[Archive], canvas: tuple[int, int], files: dict[str, list[
     size = None if path is None else attempt("image", examine_image, path, canvas, findings)
     if size is None:
         return findings
-    for task, paths in files.items():
-        if task == "image" or None in paths:
+    for task, given in files.items():
+        paths = [path for path in given if path is not None]
+        if task == "image" or len(paths) < len(given):
             continue
         label = attempt(task, read_label, kind, task, size, paths)
         if label is None:
@@ -96,7 +99,7 @@ def read_label(kind: type[Archive], task: str, size: tuple[int, int], paths: lis
     return kind.read(task, size, *paths)
 
 
-def examine_image(path: Path, canvas: tuple[int, int], findings: Findings) -> tuple[int, int]:
+def examine_image(path: Path, canvas: Sequence[int], findings: Findings) -> tuple[int, int]:
     with naming(path), Image.open(path) as file:
         findings.sums[f"mode {file.mode}"] += 1
         if file.mode not in ("RGB", "L"):

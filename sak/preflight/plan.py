@@ -114,10 +114,11 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
     tasks = build_tasks(config.data) if "multitask" in stages else {}
     with torch.device("meta"):
         committee, student = build_without_weights(config, tasks)
+    aligners = sum(count(student.path(name).aligners) for name in student.paths)
     parameters = {
         "stem": count(student.stem),
-        "paths": count(student.paths) - sum(count(path.aligners) for path in student.paths.values()),
-        "aligners": sum(count(path.aligners) for path in student.paths.values()),
+        "paths": count(student.paths) - aligners,
+        "aligners": aligners,
         "routers": count(student.routers),
         "heads": count(student.heads),
         **{f"teacher {name}": count(member) for name, member in committee.members.items()},

@@ -6,10 +6,11 @@ Nothing is ever written, and nothing stops at the first problem.
 import dataclasses
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -69,7 +70,9 @@ class Survey:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
-def survey_archive(data: DataConfig, sample: int | None = None, workers: int = 0, progress: bool = True) -> Survey:
+def survey_archive(
+    data: DataConfig | DictConfig, sample: int | None = None, workers: int = 0, progress: bool = True
+) -> Survey:
     """Check lists, files and the content of every file of a config's data set.
 
     Args:
@@ -98,7 +101,8 @@ def survey_archive(data: DataConfig, sample: int | None = None, workers: int = 0
         jobs = [jobs[index] for index in sorted(chosen)]
     if not jobs:
         return survey
-    sums, values = Counter(), {}
+    sums: Counter[str] = Counter()
+    values: dict[str, list] = {}
     examined = Examined(kind, tuple(data.image_size), jobs)
     loader = DataLoader(examined, num_workers=workers, collate_fn=first, worker_init_fn=leave_interrupts)
     bar = tqdm(loader, desc="read", unit="img", disable=not progress, mininterval=0.5, dynamic_ncols=True)
@@ -111,7 +115,7 @@ def survey_archive(data: DataConfig, sample: int | None = None, workers: int = 0
     return survey
 
 
-def survey_rendering(data: DataConfig, survey: Survey) -> bool:
+def survey_rendering(data: DataConfig | DictConfig, survey: Survey) -> bool:
     """Whether a finished mini_context lies at the root."""
     from sak.data.mini import archive as mini
 
@@ -162,7 +166,7 @@ def find_jobs(kind: type[Archive], root: Path, names: dict, tasks: list[str], su
 class Examined(Dataset):
     """The findings of each image, so that a loader's worker processes share the reading."""
 
-    def __init__(self, kind: type[Archive], canvas: tuple[int, int], jobs: list[dict]):
+    def __init__(self, kind: type[Archive], canvas: Sequence[int], jobs: list[dict]):
         self.kind, self.canvas, self.jobs = kind, canvas, jobs
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import cast
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ def compiled(
         predicts: whether the objective asks for predictions, or for paths alone.
         autocast: of the training.
     """
-    forward = torch.compile(model)
+    forward = cast(nn.Module, torch.compile(model))
     state = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(model.parameters()).device
     devices = [device] if device.type == "cuda" else []

@@ -1,7 +1,10 @@
 """A student that learns: its weights and its optimizer, as all processes train them together."""
 
+from typing import cast
+
 import torch
 from accelerate import Accelerator
+from omegaconf import DictConfig
 from torch import nn
 
 from sak.config.schema import OptimConfig
@@ -26,13 +29,18 @@ class Learner:
     """
 
     def __init__(
-        self, student: Student, optim: OptimConfig, accelerator: Accelerator, sharded: bool, state: dict | None
+        self,
+        student: nn.Module,
+        optim: OptimConfig | DictConfig,
+        accelerator: Accelerator,
+        sharded: bool,
+        state: dict | None,
     ):
         self.student, self.accelerator, self.sharded, self.clip = student, accelerator, sharded, optim.clip
         device, load_states = accelerator.device, torch.optim.Optimizer.load_state_dict
         if sharded:
             # The student itself stays whole, in the host's memory.
-            model, load_states = sharding.sharded(student.cpu(), device), sharding.load_states
+            model, load_states = sharding.sharded(cast(Student, student.cpu()), device), sharding.load_states
         else:
             model = student.to(device)
         optimizer = adamw(model, optim)
@@ -74,7 +82,7 @@ class Learner:
         self.accelerator.free_memory(self.model, self.optimizer)
 
 
-def adamw(model: nn.Module, optim: OptimConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, optim: OptimConfig | DictConfig) -> torch.optim.AdamW:
     """AdamW over the parameters that require a gradient, in fused kernels: one pass over the memory of each."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)

@@ -118,7 +118,12 @@ def lock(directory: Path) -> IO[str]:
     file = open(directory / ".lock", "w")  # noqa: SIM115  (the caller holds it)
     # Processes that it starts must not hold it too: for a moment they outlive one that was killed.
     held = weakref.ref(file)
-    os.register_at_fork(after_in_child=lambda: (inherited := held()) and inherited.close())
+
+    def close_inherited() -> None:
+        if (inherited := held()) is not None:
+            inherited.close()
+
+    os.register_at_fork(after_in_child=close_inherited)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

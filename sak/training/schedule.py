@@ -2,10 +2,12 @@
 
 import math
 
+from omegaconf import DictConfig
+
 from sak.config.schema import OptimConfig
 
 
-def learning_rate(optim: OptimConfig, step: int, steps: int, steps_per_epoch: int) -> float:
+def learning_rate(optim: OptimConfig | DictConfig, step: int, steps: int, steps_per_epoch: int) -> float:
     """Of step 0 ... steps - 1: linear warm-up from ``warmup_lr``, then cosine to ``min_lr`` or poly to 0."""
     warmup = optim.warmup_steps if optim.warmup_epochs is None else optim.warmup_epochs * steps_per_epoch
     if step < warmup:

@@ -31,7 +31,7 @@ def sharded(student: Student, device: torch.device) -> Student:
 
 
 @torch.no_grad()
-def gather(model: nn.Module, into: Student) -> None:
+def gather(model: nn.Module, into: nn.Module) -> None:
     """Copy the weights and buffers of the sharded model into a whole student. All processes must ask."""
     whole = into.state_dict()
     for name, tensor in model.state_dict().items():
@@ -44,7 +44,7 @@ def whole_states(optimizer: torch.optim.Optimizer, keep: bool) -> dict | None:
     All processes must ask.
     """
     content = optimizer.state_dict()
-    states = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for number, values in content["state"].items():
         for name, value in values.items():
             tensor = _whole(value)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ class StageTraining:
         losses, batches = LossRecord(self.stage, self._mean), Waiting(self.batches.steps(start, steps))
         with StopRequest() as stop, progress:
             for step, micro_batches in enumerate(batches, start=start):
-                if self._is_evaluated_before(step):  # first thing after a resume too, if it belongs there
+                # First thing after a resume too, if it belongs there.
+                if self.validation is not None and self._is_evaluated_before(step):
                     losses.check()
                     self.learner.gather()
                     self.validation.evaluate(self.student, Progress(self.stage, step), self.tracker)
@@ -103,7 +105,7 @@ class StageTraining:
                     terms, routing = losses.read(), self._routing()
                     if self.tracker:
                         self.tracker.scalars(TRAINING, routing, done)
-                        self._show(done, terms, rate, batches.share(), progress)
+                        self._show(self.tracker, done, terms, rate, batches.share(), progress)
                 stopping = self.agreement.any(stop.made)
                 if done.step == steps or stopping or done.step % settings.checkpoint_every == 0:
                     losses.check()  # no checkpoint holds what followed a loss that was not finite
@@ -141,8 +143,9 @@ class StageTraining:
         settings, self.task_balance = self.settings, None
         features = self.teaching.features(self.stage, self.batches)
         if self.stage == "distill":
+            features = cast(objectives.Features, features)
             return objectives.distillation(features, settings.loss, settings.teacher_dropping)
-        tasks = self.validation.tasks
+        tasks = cast(Validation, self.validation).tasks
         self.task_balance = build_task_balance(
             settings.task_balance,
             list(tasks),
@@ -214,13 +217,15 @@ class StageTraining:
             }
             checkpoint.save(self.checkpoints, done, state, self.settings.keep_last)
 
-    def _show(self, done: Progress, terms: Mapping[str, float], rate: float, waited: float, progress: tqdm) -> None:
-        self.tracker.scalars(f"{self.stage}/loss", terms, done)
+    def _show(
+        self, tracker: Tracker, done: Progress, terms: Mapping[str, float], rate: float, waited: float, progress: tqdm
+    ) -> None:
+        tracker.scalars(f"{self.stage}/loss", terms, done)
         speed = progress.format_dict["rate"] or (progress.n - progress.initial) / max(
             progress.format_dict["elapsed"], 1e-9
         )
         figures = {"learning_rate": rate, "images_per_second": speed, "data_wait": waited}
-        self.tracker.scalars(self.stage, figures, done)
+        tracker.scalars(self.stage, figures, done)
         tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
         distilled = [value for name, value in terms.items() if name.startswith("distill/")]
         shown = {"loss": terms["total"], **tasks, **({"distill": sum(distilled)} if distilled else {})}

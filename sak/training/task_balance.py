@@ -118,7 +118,7 @@ class GradNorm(TaskBalance):
         return super().__call__(losses)
 
     def _gradient(self, losses: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
-        norms = mean(sum(self._gradients) / len(self._gradients)).flatten(1).norm(dim=1)
+        norms = mean(sum(self._gradients, torch.zeros(())) / len(self._gradients)).flatten(1).norm(dim=1)
         self._gradients.clear()
         self._first = torch.where(self._first > 0, self._first, losses)
         ratios = torch.where(self._first > 0, losses / self._first, 1.0)
@@ -156,7 +156,7 @@ def build_task_balance(
         return None
     if kind == "uncertainty":
         return Uncertainty(tasks, learning_rate, device)
-    shared = student.stem.vit.blocks[student.levels[-1]].mlp.fc2.weight
+    shared = student.stem.vit.get_parameter(f"blocks.{student.levels[-1]}.mlp.fc2.weight")
     if not shared.requires_grad:
         raise UserError("stages.multitask.task_balance is gradnorm, which needs a stem that is trained")
     return GradNorm(tasks, learning_rate, shared, alpha)

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from accelerate import Accelerator
 from omegaconf import DictConfig
-from torch.utils.data import Dataset
 
 from sak.config.schema import distils
+from sak.data.archive import Archive
+from sak.data.images import Images
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.distillation.standardisation import Standardiser
 from sak.training import objectives
@@ -31,13 +32,13 @@ class Teaching:
         self.cached: dict[str, CachedFeatures] = {}
         self.standardisers: dict[str, Standardiser] = {}
 
-    def seen(self, stage: str, dataset: Dataset) -> Dataset:
+    def seen(self, stage: str, dataset: Archive | Images) -> Archive | Images | Views:
         """A stage's training images as it is to see them: in views and with the caches' records, if the config says so.
 
         Raises:
             UserError: a cache cannot be used.
         """
-        if stage_is_cached(self.config, stage):
+        if self.committee is not None and stage_is_cached(self.config, stage):
             caches = build_caches(self.config, stage, dataset.image_files, self.committee)
             self.cached[stage] = CachedFeatures(self.committee, caches)
         if self.config.cache.views is None or stage not in self.config.cache.stages:
@@ -65,7 +66,7 @@ class Teaching:
         Raises:
             UserError: as of `build_standardiser`.
         """
-        if not distils(self.config, stage):
+        if self.committee is None or not distils(self.config, stage):
             return None
         features = self.cached.get(stage) or objectives.of_images(self.committee)
         kind = self.config.stages[stage].standardise
@@ -86,6 +87,7 @@ class Teaching:
         return {kind: standardiser.state_dict() for kind, standardiser in self.standardisers.items()}
 
     def load_states(self, states: Mapping[str, Mapping]) -> None:
+        dims = self.committee.dims if self.committee is not None else {}
         for kind, content in states.items():
-            self.standardisers[kind] = Standardiser(kind, self.committee.dims).to(self.accelerator.device)
+            self.standardisers[kind] = Standardiser(kind, dims).to(self.accelerator.device)
             self.standardisers[kind].load_state_dict(content, strict=True)

@@ -9,7 +9,6 @@ from contextlib import closing
 
 import torch
 from omegaconf import DictConfig
-from torch.utils.data import Dataset
 
 from sak import data
 from sak.bundles.build import (
@@ -22,6 +21,7 @@ from sak.bundles.build import (
 )
 from sak.bundles.change import changed_student, describe_start, trained_student
 from sak.config.schema import STAGES, active_stages, change, number_of_steps, taught_by
+from sak.data.archive import Archive
 from sak.data.faulty_images import build_skips
 from sak.data.loading import watching_workers
 from sak.errors import UserError
@@ -154,7 +154,7 @@ class Experiment:
             end = Progress(STAGES[-1], self.steps[STAGES[-1]])
             metrics = self.validation.evaluate(self.student, end, tracker).metrics
             constants, skips = self.validation.constants(), [*skips, self.validation.skips]
-        if not self.accelerator.is_main_process:
+        if tracker is None:
             return
         tracker.close()
         if self.validation:
@@ -166,7 +166,7 @@ class Experiment:
     # --- the data to train on ---------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def _labelled(self) -> Dataset:
+    def _labelled(self) -> Archive:
         """The training images, whose files are listed and checked once for both stages."""
         return build_labelled(self.config)
 

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 
 
-class Waiting:
+class Waiting(Generic[Item]):
     """Hands on what ``source`` yields, and measures how long that takes to come."""
 
     def __init__(self, source: Iterable[Item]):

@@ -9,6 +9,7 @@ Legend: B images, V views, N patch tokens, M masked patches, D width, K prototyp
 import copy
 import dataclasses
 import math
+from typing import cast
 
 import timm
 import torch
@@ -68,9 +69,8 @@ class Network(nn.Module):
         super().__init__()
         spec = MINIATURES["dinov2"]
         # LayerScale starts at 1 instead of 1e-5: this training is a thousand times shorter than DINOv2's
-        self.backbone: VisionTransformer = timm.create_model(
-            spec.model, num_classes=0, dynamic_img_size=True, init_values=1.0, **spec.options
-        )
+        backbone = timm.create_model(spec.model, num_classes=0, dynamic_img_size=True, init_values=1.0, **spec.options)
+        self.backbone = cast(VisionTransformer, backbone)
         self.image_head = Head(self.backbone.embed_dim, IMAGE_PROTOTYPES)
         self.patch_head = Head(self.backbone.embed_dim, PATCH_PROTOTYPES)
         self.mask_token = nn.Parameter(torch.zeros(self.backbone.embed_dim))

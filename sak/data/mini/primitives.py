@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 Texture = Callable[[np.ndarray], np.ndarray]  # local points (3, N) -> colour in [0, 1] (3, N)
+Vector = Sequence[float] | np.ndarray  # (3,)
 
 
 def rotation(axis: int, angle: float) -> np.ndarray:
@@ -30,14 +31,14 @@ class Primitive:
     extent = np.zeros(3, np.float32)  # half sizes of the local bounding box
     casts_shadow = True
 
-    def __init__(self, centre: Sequence[float], texture: Texture, axes: np.ndarray | None = None, part: str = ""):
+    def __init__(self, centre: Vector, texture: Texture, axes: np.ndarray | None = None, part: str = ""):
         self.centre = np.asarray(centre, np.float32)
         self.axes = np.eye(3, dtype=np.float32) if axes is None else np.asarray(axes, np.float32)
         self.scale = np.float32(1)
         self.texture = texture
         self.part = part
 
-    def move(self, turn: np.ndarray, shift: Sequence[float], scale: float = 1.0) -> None:
+    def move(self, turn: np.ndarray, shift: Vector, scale: float = 1.0) -> None:
         """Scale about the origin, then turn, then shift."""
         self.centre = (turn @ (self.centre * scale) + np.asarray(shift)).astype(np.float32)
         self.axes = (self.axes @ turn.T).astype(np.float32)

@@ -108,7 +108,7 @@ def student_parameters(config: DictConfig) -> int:
     """
     with torch.device("meta"):
         _, student = build_without_weights(config, build_tasks(config.data))
-    return count(student) - sum(count(path.aligners) for path in student.paths.values())
+    return count(student) - sum(count(student.path(name).aligners) for name in student.paths)
 
 
 def duration(seconds: float) -> str:

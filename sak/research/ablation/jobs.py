@@ -60,9 +60,11 @@ def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], pro
     Raises:
         KeyboardInterrupt: the user stopped it; each job was told so, and has ended.
     """
-    waiting, working, failed = list(jobs), [], {}
+    waiting, failed = list(jobs), {}
+    working: list[_Working] = []
     free = list(range(len(environments)))
-    told, before = False, []
+    told = False
+    before: list[str] = []
     with StopRequest() as stop:
         try:
             while working or (waiting and not stop.made):

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -88,9 +88,10 @@ class Table:
 
     def paired_gains(self, row: Row) -> list[float]:
         """Δm of each seed minus that of the baseline with this seed: what seeds do to both alike drops out."""
-        if self.reference is None:
+        baseline = self.baseline_row
+        if baseline is None or self.reference is None:
             return []
-        of_baseline = dict(zip(self.baseline_row.metrics, self.gains(self.baseline_row), strict=True))
+        of_baseline = dict(zip(baseline.metrics, self.gains(baseline), strict=True))
         gains = zip(row.metrics, self.gains(row), strict=True)
         return [gain - of_baseline[seed] for seed, gain in gains if seed in of_baseline]
 
@@ -233,12 +234,14 @@ def _notes(table: Table) -> list[str]:
 def figure(table: Table) -> Figure:
     """Δm and each headline metric, a line for each row: seeds as ticks, their mean as a point; filled: retrained."""
     rows = [row for kind in KINDS for row in table.of(kind)]
-    panels = [("Δm %", table.gains)] if table.reference else []
+
+    def values_in(task: str, measure: str) -> Callable[[Row], list[float]]:
+        return lambda row: [found[task][measure] for found in row.metrics.values()]
+
+    panels: list[tuple[str, Callable[[Row], list[float]]]] = [("Δm %", table.gains)] if table.reference else []
     for name, task in table.tasks.items():
         measure = task.headline()[0]
-        panels.append(
-            (f"{name}\n{measure} {arrow(task)}", lambda row, n=name, m=measure: [v[n][m] for v in row.metrics.values()])
-        )
+        panels.append((f"{name}\n{measure} {arrow(task)}", values_in(name, measure)))
     drawing = Figure(figsize=(2.6 + 1.7 * len(panels), 1.1 + 0.26 * len(rows)), dpi=120, layout="constrained")
     axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     # A gap between the kinds.

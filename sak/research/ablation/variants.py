@@ -71,7 +71,7 @@ def parse_subsets(text: str, teachers: Sequence[str]) -> list[tuple[str, ...]]:
     """
     if not teachers:
         raise UserError("the config has no teachers to take subsets of")
-    kinds = {
+    kinds: dict[str, list[tuple[str, ...]]] = {
         "all": [c for size in range(len(teachers)) for c in itertools.combinations(teachers, size + 1)],
         "leave-one-out": list(itertools.combinations(teachers, len(teachers) - 1)) if len(teachers) > 1 else [],
         "single": [(teacher,) for teacher in teachers],

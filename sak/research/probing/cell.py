@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from sak.config.schema import plain
+from sak.data.loading import Samples
 from sak.errors import UserError
 from sak.evaluation.evaluate import evaluate, to_device
 from sak.research.probing.head import ProbeHead
@@ -40,7 +41,7 @@ def build_head(config: DictConfig, dims: Sequence[int], task: Task) -> ProbeHead
         UserError: there is no such head.
     """
     settings = config.probe
-    options = OmegaConf.to_container(settings.head.options)
+    options = plain(settings.head.options)
     try:
         return ProbeHead(dims, settings.width, task.channels, settings.head.type, options)
     except ValueError as error:
@@ -52,7 +53,7 @@ def probe_cell(
     model: str,
     task: Task,
     dims: Sequence[int],
-    sets: Mapping[str, Dataset],
+    sets: Mapping[str, Samples],
     events: Path,
     accelerator: Accelerator,
     progress: tqdm,

@@ -8,6 +8,7 @@ import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class Features:
     def extract(
         self,
         model: nn.Module,
-        images: Mapping[str, Dataset],
+        images: Mapping[str, loading.Samples],
         batch_size: int,
         workers: int,
         accelerator: Accelerator,
@@ -126,7 +127,7 @@ class Features:
     def _progress_file(self) -> Path:
         return self.directory / "done.json"
 
-    def _open(self, split: str, mode: str = "r") -> np.memmap:
+    def _open(self, split: str, mode: Literal["r", "r+", "w+"] = "r") -> np.memmap:
         path = self.directory / f"{split}.float16"
         return np.memmap(path, np.float16, mode, shape=(self.counts[split], self.values))
 
@@ -138,7 +139,7 @@ def _bytes(count: int) -> str:
 class Probed(Dataset):
     """The labels of a data set, with a model's features in place of the images."""
 
-    def __init__(self, features: Features, split: str, labelled: Dataset):
+    def __init__(self, features: Features, split: str, labelled: loading.Samples):
         self.features, self.split, self.labelled = features, split, labelled
 
     def set_epoch(self, epoch: int) -> None:

@@ -3,6 +3,7 @@
 Shapes: B batch, D width of a model at a level, h, w its token grid, C channels of the task, H, W image.
 """
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class ProbeHead(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Levels (B, D, h, w) of any float type -> (B, C, H, W)."""
-        grid = max((tuple(level.shape[-2:]) for level in levels), key=lambda size: size[0] * size[1])
+        h, w = max((level.shape[-2:] for level in levels), key=math.prod)
         parts = zip(levels, self.norms, self.inputs, strict=True)
         maps = [linear(norm(level.float())) for level, norm, linear in parts]
-        return self.head([level if level.shape[-2:] == grid else resize(level, grid) for level in maps], image_size)
+        return self.head([level if level.shape[-2:] == (h, w) else resize(level, (h, w)) for level in maps], image_size)

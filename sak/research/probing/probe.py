@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
+from sak.config.schema import plain
 from sak.data import SPLITS
 from sak.errors import UserError
 from sak.evaluation.constants import constant_predictions
@@ -73,7 +74,7 @@ class Probe:
         self.origins = {
             name: {
                 **shared,
-                "model": OmegaConf.to_container(OmegaConf.structured(spec)),
+                "model": plain(OmegaConf.structured(spec)),
                 "weights": weights_hash(model),
             }
             for (name, spec), model in zip(specs.items(), self.models.values(), strict=True)
@@ -115,8 +116,8 @@ class Probe:
 
     def _probe_model(self, name: str, tasks: list[str], progress: tqdm) -> None:
         model = self.models[name].to(self.accelerator.device)
-        size = tuple(self.config.data.image_size)
-        shapes = [(dim, *model.grid(*size, level)) for level, dim in enumerate(model.dims)]
+        height, width = self.config.data.image_size
+        shapes = [(dim, *model.grid(height, width, level)) for level, dim in enumerate(model.dims)]
         counts = {split: len(images) for split, images in self.images.items()}
         key = hashlib.sha256(json.dumps(self.origins[name], sort_keys=True).encode()).hexdigest()[:8]
         features = Features(self.path / "features" / f"{name}-{key}", shapes, counts)
@@ -185,8 +186,8 @@ class Probe:
 
 def _shared_settings(config: DictConfig) -> dict:
     """What the numbers of every cell depend on."""
-    probe = OmegaConf.to_container(config.probe)
-    dataset = OmegaConf.to_container(config.data)
+    probe = plain(config.probe)
+    dataset = plain(config.data)
     return {
         "seed": config.seed,
         "precision": config.precision,

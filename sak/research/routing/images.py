@@ -26,7 +26,7 @@ class GivenImages(Dataset):
         UserError: there is no such file, it is no image, or a folder holds none.
     """
 
-    def __init__(self, places: Sequence[str], image_size: tuple[int, int]):
+    def __init__(self, places: Sequence[str], image_size: Sequence[int]):
         self.image_size = tuple(image_size)
         self.image_files: list[Path] = []
         for place in map(Path, places):

@@ -6,6 +6,7 @@ Legend: N images, S sources, h,w token grid.
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,12 +14,13 @@ from accelerate import Accelerator
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
 from sak import data
 from sak.bundles.build import build_tasks
 from sak.data import loading
+from sak.data.archive import Archive
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import evaluate
@@ -42,6 +44,8 @@ from sak.tasks import Task
 from sak.training.router_record import TRAINING, VALIDATION
 
 OVERLAYS = 4  # images on which weights per token are shown
+
+Inspected = GivenImages | Archive | Subset
 
 
 def inspect(
@@ -76,7 +80,8 @@ def inspect(
         raise UserError("routers are inspected in one process; start it without torchrun or accelerate launch")
     student.to(accelerator.device).eval()
     if images:
-        dataset, chosen = GivenImages(images, tuple(subject.data.image_size)), {}
+        dataset: Inspected = GivenImages(images, subject.data.image_size)
+        chosen: dict[str, Task] = {}
         title = f"{len(dataset)} given images"
     else:
         dataset, chosen = _validation(subject, limit)
@@ -92,7 +97,7 @@ def inspect(
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
-def _validation(subject: Subject, limit: int | None) -> tuple[Dataset, dict[str, Task]]:
+def _validation(subject: Subject, limit: int | None) -> tuple[Archive | Subset, dict[str, Task]]:
     if not Path(subject.data.root).exists():
         data.prepare(subject.data)
     dataset = data.build(subject.data, "val")
@@ -104,7 +109,7 @@ def _validation(subject: Subject, limit: int | None) -> tuple[Dataset, dict[str,
 def _measure(
     subject: Subject,
     title: str,
-    dataset: Dataset,
+    dataset: Inspected,
     chosen: Mapping[str, Task],
     output: Path,
     accelerator: Accelerator,
@@ -159,14 +164,14 @@ def _measure(
     )
 
 
-def _names(dataset: Dataset) -> list[str]:
+def _names(dataset: Inspected) -> list[str]:
     if isinstance(dataset, Subset):
-        return [dataset.dataset.names[index] for index in dataset.indices]
+        return [cast(Archive, dataset.dataset).names[index] for index in dataset.indices]
     return list(dataset.names)
 
 
 def _write_weights(path: Path, inspection: Inspection, subject: Subject) -> None:
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{task}.block{block}": weights.numpy()
         for task, levels in inspection.weights.items()
         for block, weights in zip(subject.student.levels, levels, strict=True)
@@ -181,7 +186,7 @@ def _write_weights(path: Path, inspection: Inspection, subject: Subject) -> None
 def _draw(
     inspection: Inspection,
     subject: Subject,
-    dataset: Dataset,
+    dataset: Inspected,
     chosen: Mapping[str, Task],
     output: Path,
     accelerator: Accelerator,
@@ -231,6 +236,9 @@ def _information(inspection: Inspection, names: Sequence[str], levels: Sequence[
     def values(of: Callable[[str, int], float]) -> np.ndarray:
         return np.array([[of(task, block) for block in levels] for task in names])
 
+    def bits(kind: str) -> np.ndarray:
+        return values(lambda task, block: inspection.information[task][block][kind])
+
     titles = {
         "image": "I(image; source)",
         "token": "I(token; source)",
@@ -240,17 +248,13 @@ def _information(inspection: Inspection, names: Sequence[str], levels: Sequence[
     known = inspection.information[names[0]][levels[0]]
     return figures.information_figure(
         values(lambda task, block: inspection.routers[task][block].entropy),
-        {
-            title: values(lambda task, block, kind=kind: inspection.information[task][block][kind])
-            for kind, title in titles.items()
-            if kind in known
-        },
+        {title: bits(kind) for kind, title in titles.items() if kind in known},
         names,
         levels,
     )
 
 
-def _leaning(inspection: Inspection, sources: Sequence[str], dataset: Dataset) -> Figure:
+def _leaning(inspection: Inspection, sources: Sequence[str], dataset: Inspected) -> Figure:
     weights = inspection.mean_weights
     chosen = {
         source: [
@@ -269,7 +273,7 @@ def _leaning(inspection: Inspection, sources: Sequence[str], dataset: Dataset) -
 
 
 @torch.no_grad()
-def _overlays(subject: Subject, dataset: Dataset, accelerator: Accelerator) -> dict[str, Figure]:
+def _overlays(subject: Subject, dataset: Inspected, accelerator: Accelerator) -> dict[str, Figure]:
     """{"tokens-TASK": a figure} of per-token routers; none of others."""
     count = min(OVERLAYS, len(dataset))
     images = torch.stack([dataset[number * len(dataset) // count]["image"] for number in range(count)])

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Subset
 
 from sak.data import loading
+from sak.data.archive import Archive
 from sak.errors import UserError
 from sak.evaluation.masking import MaskedStudents, teachers_of
 from sak.metrics import Metrics
@@ -63,7 +64,7 @@ def tasks_of_value(value: str, tasks: Mapping[str, Task]) -> dict[str, Task]:
     return {task: tasks[task]}
 
 
-def some_images(dataset: Dataset, count: int | None) -> Dataset:
+def some_images(dataset: Archive, count: int | None) -> Archive | Subset:
     """All images, or so many spread evenly over the set.
 
     Raises:

@@ -176,7 +176,7 @@ def report(selection: Selection) -> str:
     rows = [["teacher", "Shapley value"]]
     spread = len(selection.students) > 1
     rows[0] += ["std over students"] * spread + ["of retrained students"] * (selection.retrained is not None)
-    for teacher in sorted(selection.shapley.values, key=selection.shapley.values.get, reverse=True):
+    for teacher in sorted(selection.shapley.values, key=selection.shapley.values.__getitem__, reverse=True):
         intervals = selection.shapley.intervals
         half = "" if intervals is None else f" ± {intervals[teacher]:.3f}"
         row = [teacher, f"{selection.shapley.values[teacher]:+.3f}{half}"]
@@ -209,7 +209,7 @@ def figure(selection: Selection) -> Figure:
     """Shapley values (dots: of each student), the greedy curve, and masked against retrained students if there are."""
     drawing = Figure(figsize=(4.2 + 3.0 * (1 + bool(selection.pairs)), 3.2), dpi=120, layout="constrained")
     bars, curve, *scatter = drawing.subplots(1, 2 + bool(selection.pairs))
-    names = sorted(selection.shapley.values, key=selection.shapley.values.get, reverse=True)
+    names = sorted(selection.shapley.values, key=selection.shapley.values.__getitem__, reverse=True)
     values = [selection.shapley.values[name] for name in names]
     errors = None if selection.shapley.intervals is None else [selection.shapley.intervals[name] for name in names]
     bars.bar(names, values, yerr=errors, capsize=3, color="C0", alpha=0.8, width=0.6)

@@ -3,6 +3,7 @@
 Legend: B batch, D width, h, w a model's grid, H, W canvas, M models, L levels.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak import data
@@ -103,7 +103,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
                     moments[split] = []
                 if level == len(moments[split]):
                     moments[split].append(Moments([part.shape[1] for part in features]))
-                moments[split][level].update(_samples(features, batch["size"], tuple(pixels.shape[-2:])))
+                moments[split][level].update(_samples(features, batch["size"], pixels.shape[-2:]))
     tokens, widest = moments["train"][-1].count, max(part.stop - part.start for part in moments["train"][-1].parts)
     if tokens <= widest:
         raise UserError(f"{tokens} tokens are too few to fit linear maps of {widest} channels; ask for more --images")
@@ -127,7 +127,7 @@ def heat_maps(result: Mapping) -> Figure:
     names, count = result["models"], len(result["cka"])
     side = 0.9 + 0.27 * len(names)
     figure = Figure(figsize=(0.9 + side * count, 2 * side + 0.6), dpi=90, layout="constrained")
-    rows = figure.subfigures(2, 1)
+    rows = figure.subfigures(2, 1, squeeze=False)[:, 0]
     for row, (measure, title) in zip(rows, TITLES.items(), strict=True):
         row.suptitle(title, fontsize=9)
         axes = row.subplots(1, count, squeeze=False, sharey=True)[0]
@@ -139,7 +139,7 @@ def heat_maps(result: Mapping) -> Figure:
     return figure
 
 
-def _batches(dataset: Dataset, images: int, batch_size: int, workers: int, title: str) -> Iterator[dict]:
+def _batches(dataset: loading.Samples, images: int, batch_size: int, workers: int, title: str) -> Iterator[dict]:
     chosen = loading.evenly_spread(len(dataset), images)
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     with tqdm(total=len(chosen), desc=title, unit="img", mininterval=1) as progress:
@@ -148,18 +148,18 @@ def _batches(dataset: Dataset, images: int, batch_size: int, workers: int, title
             progress.update(len(batch["image"]))
 
 
-def _samples(features: Sequence[Tensor], sizes: Sequence[Tensor], canvas: tuple[int, int]) -> list[Tensor]:
+def _samples(features: Sequence[Tensor], sizes: Sequence[Tensor], canvas: Sequence[int]) -> list[Tensor]:
     """Maps (B, D, h, w) of several models -> (N, D) each: tokens of the coarsest grid whose centre is in the image.
 
     Args:
         sizes: heights and widths of the images on their canvas, (B,) each.
     """
-    grid = min((tuple(maps.shape[-2:]) for maps in features), key=lambda grid: grid[0] * grid[1])
-    chosen = tokens_inside(sizes, grid, canvas).to(features[0].device)
-    return [F.adaptive_avg_pool2d(maps.float(), grid).permute(0, 2, 3, 1)[chosen] for maps in features]
+    h, w = min((maps.shape[-2:] for maps in features), key=math.prod)
+    chosen = tokens_inside(sizes, (h, w), canvas).to(features[0].device)
+    return [F.adaptive_avg_pool2d(maps.float(), (h, w)).permute(0, 2, 3, 1)[chosen] for maps in features]
 
 
-def tokens_inside(sizes: Sequence[Tensor], grid: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
+def tokens_inside(sizes: Sequence[Tensor], grid: Sequence[int], canvas: Sequence[int]) -> Tensor:
     """(B, h, w): the tokens whose centre is in the image, not in the padding.
 
     Args:

@@ -43,7 +43,7 @@ class Cosines:
 
     token: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
-    units: Tensor | float = 0.0
+    units: Tensor = field(default_factory=lambda: torch.tensor(0.0))
     count: int = 0
 
     def update(self, ours: Tensor, theirs: Tensor, inside: Tensor) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sak.data.mini.classes import VOC_ID
-from sak.data.mini.primitives import Primitive, rotation
+from sak.data.mini.primitives import Primitive, Vector, rotation
 
 
 @dataclass
@@ -27,9 +27,7 @@ class Thing:
     def voc_id(self) -> int:
         return VOC_ID[self.voc]
 
-    def move(
-        self, shift: Sequence[float] = (0, 0, 0), yaw: float = 0.0, scale: float = 1.0, roll: float = 0.0
-    ) -> Thing:
+    def move(self, shift: Vector = (0, 0, 0), yaw: float = 0.0, scale: float = 1.0, roll: float = 0.0) -> Thing:
         """Scale, turn (pitch the nose up by `roll`, then yaw about z) and shift, in place; returns itself."""
         turn = rotation(2, yaw) @ rotation(1, roll)
         for primitive in self.primitives:
