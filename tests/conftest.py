@@ -19,6 +19,9 @@ from sak.training import checkpoint
 from sak.training.train import train
 
 torch.set_num_threads(1)
+# The first backward pass decides how many threads autograd has: under a FakeTensorMode, which pretends that there is a
+# GPU, it would be more than this one, and a process with such threads cannot be forked by the tests that do.
+torch.ones(1, requires_grad=True).sum().backward()
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "pascal_format" / "PASCALContext"
 TINY = (Path(__file__).parent / "fixtures" / "tiny.yaml").read_text(encoding="utf-8")  # with {output} and {root}
