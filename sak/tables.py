@@ -19,6 +19,11 @@ def markdown(rows: Rows) -> str:
     return "\n".join([header, f"|{'|'.join(rule)}|", *body])
 
 
+def verbatim(text: str) -> str:
+    """Markdown that shows a text as it stands."""
+    return f"```\n{text.rstrip()}\n```"
+
+
 def _form(rows: Rows) -> list[tuple[int, bool]]:
     """(width, whether it holds numbers) of each column: all cells below the header begin as one, or are empty."""
     columns = list(zip(*rows, strict=True))

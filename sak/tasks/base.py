@@ -4,13 +4,40 @@ Shapes: B batch, C channels of the task, H,W image. In every label 255 means: ig
 """
 
 import abc
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+import matplotlib
 import numpy as np
 import torchmetrics
 from torch import Tensor
 
+from sak.labels import IGNORE
+
 HIGHER, LOWER = "higher", "lower"
+IGNORED = np.full(3, 224, np.uint8)  # in pictures: light grey, which neither scales nor classes have
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a map of numbers is coloured.
+
+    Attributes:
+        colours: a colour map of matplotlib's without greys.
+        low, high: the numbers at its ends; what lies beyond is drawn as they are.
+        label: what the numbers are, and their unit.
+    """
+
+    colours: str
+    low: float
+    high: float
+    label: str
+
+    def colour(self, values: np.ndarray) -> np.ndarray:
+        """Numbers (H, W), 255 = ignored -> uint8 (H, W, 3)."""
+        share = (values.astype(np.float32) - self.low) / (self.high - self.low)
+        rgb = matplotlib.colormaps[self.colours](share.clip(0, 1), bytes=True)[..., :3]
+        return np.where((values == IGNORE)[..., None], IGNORED, rgb)
 
 
 class Task(abc.ABC):
@@ -22,6 +49,8 @@ class Task(abc.ABC):
         measures: {metric: whether higher or lower is better}; the first one is the headline.
         units: what the metrics are measured in.
         channels_of: {data set: output channels}; a data set that is not named does not have the task.
+        classes_of: {data set: names of the classes}, where the labels are classes.
+        scale: of the pictures, where the labels are numbers.
     """
 
     name: str
@@ -29,6 +58,8 @@ class Task(abc.ABC):
     measures: Mapping[str, str]
     units: str
     channels_of: Mapping[str, int]
+    classes_of: Mapping[str, Sequence[str]] = {}
+    scale: Scale | None = None
 
     @classmethod
     def headline(cls) -> tuple[str, bool]:
@@ -39,6 +70,7 @@ class Task(abc.ABC):
     def __init__(self, dataset: str):
         self.dataset = dataset
         self.channels = self.channels_of[dataset]
+        self.classes = self.classes_of.get(dataset, ())
 
     @abc.abstractmethod
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
@@ -77,10 +109,14 @@ class Task(abc.ABC):
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         """A prediction or label of one image, channels first or (H, W) -> uint8 (H, W, 3) for a picture."""
 
+    def key(self, maps: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """{what: its colour, uint8 (3,)} of what no ``scale`` explains in the pictures of these maps."""
+        return {"ignored": IGNORED} if any((values == IGNORE).any() for values in maps) else {}
+
 
 def palette(count: int) -> np.ndarray:
     """The PASCAL VOC colour map: uint8 (256, 3) with ``count`` classes; the rest, the ignored too, is light grey."""
-    colours = np.full((256, 3), 224, np.uint8)
+    colours = np.full((256, 3), IGNORED, np.uint8)
     for label in range(count):
         rest, rgb = label, [0, 0, 0]
         for shift in range(7, -1, -1):

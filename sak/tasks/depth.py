@@ -2,16 +2,13 @@
 
 from collections.abc import Iterable
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
 
 from sak.labels import IGNORE
 from sak.metrics.rmse import DepthRMSE
-from sak.tasks.base import LOWER, Task
-
-DRAWN_RANGE = 10.0  # metres; NYUD's rooms end there
+from sak.tasks.base import LOWER, Scale, Task
 
 
 class Depth(Task):
@@ -20,6 +17,7 @@ class Depth(Task):
     measures = {"rmse": LOWER}
     units = "metres"
     channels_of = {"nyud": 1}
+    scale = Scale("viridis", 0, 10, "depth, metres")  # NYUD's rooms end there
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """L1 per valid pixel."""
@@ -45,6 +43,4 @@ class Depth(Task):
         return prediction[0].astype(np.float32)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
-        colours = matplotlib.colormaps["viridis"](prediction[0].clip(0, DRAWN_RANGE) / DRAWN_RANGE)[..., :3]
-        colours[prediction[0] == IGNORE] = 224 / 255
-        return (colours * 255).astype(np.uint8)
+        return self.scale.colour(prediction[0])

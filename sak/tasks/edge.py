@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sak.labels import IGNORE
 from sak.metrics.boundary import BoundaryF
-from sak.tasks.base import HIGHER, Task
+from sak.tasks.base import HIGHER, Scale, Task
 
 POSITIVE_WEIGHT = 0.95
 FAINT = 3.5 / 255  # 3 in 8 bits
@@ -23,6 +23,7 @@ class Edge(Task):
     measures = {"ods_f": HIGHER, "ois_f": HIGHER, "ap": HIGHER}
     units = "%"
     channels_of = {"pascal_context": 1, "nyud": 1}
+    scale = Scale("magma", 0, 1, "probability of a boundary")
 
     def __init__(self, dataset: str, protocol: Literal["sak", "invpt"] = "sak"):
         """``protocol``: under which boundaries are judged, see ``sak.metrics.boundary``."""
@@ -57,5 +58,4 @@ class Edge(Task):
         return (255 * prediction[0]).astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
-        grey = np.where(prediction[0] == IGNORE, 224, prediction[0].clip(0, 1) * 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+        return self.scale.colour(prediction[0])

@@ -3,6 +3,7 @@
 Images without any part are ignored as a whole.
 """
 
+from sak.tasks.classes import PARTS
 from sak.tasks.semseg import Segmentation
 
 
@@ -10,3 +11,4 @@ class HumanParts(Segmentation):
     name = "human_parts"
     weight = 2.0
     channels_of = {"pascal_context": 7}
+    classes_of = {"pascal_context": PARTS}

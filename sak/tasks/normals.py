@@ -9,9 +9,14 @@ from torch.nn import functional as F
 
 from sak.labels import IGNORE
 from sak.metrics.angular_error import AngularError
-from sak.tasks.base import LOWER, Task
+from sak.tasks.base import IGNORED, LOWER, Task
 
 WEISZFELD_STEPS = 50
+# Where a surface faces, in the camera's frame: x to the right, y up, z towards the viewer.
+AXES = {
+    **{"faces right": (1, 0, 0), "faces left": (-1, 0, 0), "faces up": (0, 1, 0), "faces down": (0, -1, 0)},
+    "faces the camera": (0, 0, 1),
+}
 
 
 class Normals(Task):
@@ -60,4 +65,9 @@ class Normals(Task):
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         valid = (prediction != IGNORE).all(axis=0)
         colours = ((prediction + 1) * 127.5).clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-        return np.where(valid[..., None], colours, np.uint8(224))
+        return np.where(valid[..., None], colours, IGNORED)
+
+    def key(self, maps: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """Surfaces that face along the axes."""
+        colours = {name: self.colour(np.reshape(axis, (3, 1, 1)))[0, 0] for name, axis in AXES.items()}
+        return colours | super().key(maps)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sak.labels import IGNORE
 from sak.metrics.max_f import MaxF
-from sak.tasks.base import HIGHER, Task, palette
+from sak.tasks.base import HIGHER, Scale, Task
 
 
 class Saliency(Task):
@@ -18,6 +18,7 @@ class Saliency(Task):
     measures = {"max_f": HIGHER, "miou": HIGHER}
     units = "%"
     channels_of = {"pascal_context": 2}
+    scale = Scale("magma", 0, 1, "probability of being salient")
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """Cross-entropy in which each class weighs as much as the share of the other among the valid pixels."""
@@ -42,8 +43,4 @@ class Saliency(Task):
         return (255 * prediction).astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
-        if prediction.dtype.kind == "f":
-            return np.repeat((prediction * 255).astype(np.uint8)[..., None], 3, axis=2)
-        colours = palette(0)
-        colours[:2] = [[0, 0, 0], [255, 255, 255]]
-        return colours[prediction]
+        return self.scale.colour(prediction)

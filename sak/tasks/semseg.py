@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from sak.labels import IGNORE
 from sak.metrics.miou import MeanIoU
 from sak.tasks.base import HIGHER, Task, palette
+from sak.tasks.classes import NYUD, VOC
 
 
 class Segmentation(Task):
@@ -40,8 +41,16 @@ class Segmentation(Task):
     def colour(self, prediction: np.ndarray) -> np.ndarray:
         return palette(self.channels)[prediction]
 
+    def key(self, maps: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+        """The classes that occur, in the order of their labels."""
+        maps = list(maps)
+        found = sorted({int(label) for values in maps for label in np.unique(values)} - {IGNORE})
+        names = {label: self.classes[label] if label < len(self.classes) else f"class {label}" for label in found}
+        return {name: palette(self.channels)[label] for label, name in names.items()} | super().key(maps)
+
 
 class SemSeg(Segmentation):
     name = "semseg"
     weight = 1.0
     channels_of = {"pascal_context": 21, "nyud": 40}
+    classes_of = {"pascal_context": VOC, "nyud": NYUD}

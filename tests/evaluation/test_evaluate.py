@@ -78,7 +78,18 @@ def test_figures_have_a_panel_for_everything(parts):
     with torch.no_grad():
         output = student.eval()(batch["image"])
     panel = prediction_panel(batch, output, tasks)
-    assert len(panel.axes) == 2 * (1 + 2 * len(tasks))
+    pictures = [axis for axis in panel.axes if axis.images]
+    assert len(pictures) == 2 * (1 + 2 * len(tasks))
+    assert [axis.get_ylabel() for axis in pictures if axis.get_ylabel()] == dataset.names[:2]
+    for task in tasks:
+        assert {f"{task}\ntruth", f"{task}\nprediction"} <= {axis.get_title() for axis in pictures}
+    shown = {text.get_text() for axis in panel.axes if axis.legend_ for text in axis.legend_.get_texts()}
+    labels = torch.cat([batch["semseg"], output.predictions["semseg"].argmax(1)]).unique().tolist()
+    assert {tasks["semseg"].classes[label] for label in labels if label != 255} <= shown
+    assert "faces the camera" in shown
+    assert {"probability of being salient", "probability of a boundary"} <= {
+        bar.get_xlabel() for axis in panel.axes for bar in axis.child_axes
+    }
     heat_map = routing_heat_map(output.routing, student.sources, student.levels)
     titles = [axis.get_title() for axis in heat_map.axes]
     assert titles[:4] == ["block 0", "block 1", "block 2", "block 3"]

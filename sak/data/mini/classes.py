@@ -4,30 +4,8 @@ Context ids are those of PASCAL-Context's 459 classes.
 """
 
 from sak.data.pascal_part import PART_LABELS
+from sak.tasks.classes import VOC
 
-VOC = (
-    "background",
-    "aeroplane",
-    "bicycle",
-    "bird",
-    "boat",
-    "bottle",
-    "bus",
-    "car",
-    "cat",
-    "chair",
-    "cow",
-    "diningtable",
-    "dog",
-    "horse",
-    "motorbike",
-    "person",
-    "pottedplant",
-    "sheep",
-    "sofa",
-    "train",
-    "tvmonitor",
-)
 VOC_ID = {name: index for index, name in enumerate(VOC)}
 
 CONTEXT_ID = {

@@ -65,6 +65,11 @@ class Inspection:
         """{source: {task: change of its headline metric without the source}}"""
         return {source: headline_change(self.tasks, self.metrics, metrics) for source, metrics in self.without.items()}
 
+    def relative_change(self, source: str, task: str) -> float:
+        """`changes` in percent of the headline metric with all sources; not a number where that is 0."""
+        whole = self.metrics[task][self.tasks[task].headline()[0]]
+        return 100 * self.changes[source][task] / whole if whole else float("nan")
+
     def leaning(self, source: int) -> list[int]:
         """The images that give a source the largest weights, the largest first."""
         return self.mean_weights[:, source].argsort(descending=True, stable=True)[:LEANING].tolist()

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Subset
 from torch.utils.tensorboard import SummaryWriter
 
-from sak import data
+from sak import data, tables
 from sak.bundles.build import build_tasks
 from sak.data import loading
 from sak.data.archive import Archive
@@ -28,7 +27,7 @@ from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import Subject
 from sak.files import replacing, write_json
 from sak.metrics import Metrics
-from sak.plotting import pixels
+from sak.plotting import pixels, save
 from sak.research.routing import figures
 from sak.research.routing.findings import Inspection, as_json, console
 from sak.research.routing.history import History, read_history
@@ -194,7 +193,7 @@ def _draw(
     sources, levels, names = subject.student.sources, subject.student.levels, list(inspection.routers)
     drawn: dict[str, Figure] = {
         "weights": figures.weights_figure(inspection.routers, sources),
-        "information": _information(inspection, names, levels),
+        "information": _information(inspection, sources, names, levels),
         "leaning": _leaning(inspection, sources, dataset),
     }
     if inspection.history:
@@ -204,6 +203,7 @@ def _draw(
         drawn["knock_out"] = figures.knock_out_figure(
             np.array([[inspection.overall(task)[s] for s in range(len(sources))] for task in names]),
             np.array([[changes[source][task] for source in sources] for task in names]),
+            np.array([[inspection.relative_change(source, task) for source in sources] for task in names]),
             names,
             [chosen[task].units for task in names],
             sources,
@@ -214,25 +214,14 @@ def _draw(
     with SummaryWriter(events) as writer:
         for name, figure in drawn.items():
             picture = pixels(figure)  # drawing is slow: once for both
-            with replacing(output / f"{name}.png") as partial:
-                Image.fromarray(picture).save(partial, format="png")
+            save(picture, output / f"{name}.png")
             writer.add_image(f"inspection/{name}", picture, dataformats="HWC")
-        for task, per_level in inspection.weights.items():
-            for block, weights in zip(levels, per_level, strict=True):
-                router = f"{task}/block{block}"
-                writer.add_scalar(f"entropy/{router}", inspection.routers[task][block].entropy)
-                for kind, bits in inspection.information[task][block].items():
-                    writer.add_scalar(f"information_{kind}/{router}", bits)
-                for source, column in zip(sources, weights.T, strict=True):
-                    writer.add_histogram(f"weights/{router}/{source}", column)
-        for source, per_task in inspection.changes.items():
-            for task, change in per_task.items():
-                writer.add_scalar(f"knock_out/{task}/{source}", change)
+        writer.add_text("inspection/findings", tables.verbatim("\n".join(console(inspection, sources, chosen))))
     for stale in {"history", "knock_out"} - drawn.keys():  # of an earlier inspection, beside which it would not belong
         (output / f"{stale}.png").unlink(missing_ok=True)
 
 
-def _information(inspection: Inspection, names: Sequence[str], levels: Sequence[int]) -> Figure:
+def _information(inspection: Inspection, sources: Sequence[str], names: Sequence[str], levels: Sequence[int]) -> Figure:
     def values(of: Callable[[str, int], float]) -> np.ndarray:
         return np.array([[of(task, block) for block in levels] for task in names])
 
@@ -249,6 +238,7 @@ def _information(inspection: Inspection, names: Sequence[str], levels: Sequence[
     return figures.information_figure(
         values(lambda task, block: inspection.routers[task][block].entropy),
         {title: bits(kind) for kind, title in titles.items() if kind in known},
+        float(np.log2(len(sources))),
         names,
         levels,
     )
@@ -268,7 +258,10 @@ def _leaning(inspection: Inspection, sources: Sequence[str], dataset: Inspected)
         source: f"{source}\n{weights[:, number].mean():.3f}\n±{spread[number]:.3f}"
         for number, source in enumerate(sources)
     }
-    heading = f"the images that lean most to each source (mean weight over tasks and levels; {inspection.title})"
+    heading = (
+        f"the images that lean most to each source ({inspection.title})\n"
+        "weights over tasks and levels: at the left their mean ± spread over all images, below each image its own"
+    )
     return figures.leaning_figure(chosen, titles, heading)
 
 
