@@ -195,6 +195,13 @@ class ProbeConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """What a run shows in TensorBoard beside losses, metrics, router weights and pictures."""
+
+    histograms: bool = False  # of the router weights over the validation images, for each task, level and source
+
+
+@dataclass
 class Config:
     name: str = MISSING
     output: str = "runs"
@@ -208,6 +215,7 @@ class Config:
     stages: StagesConfig = field(default_factory=StagesConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
 def plain(settings: DictConfig) -> dict[str, Any]:

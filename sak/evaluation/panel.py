@@ -28,14 +28,14 @@ class Panel:
     def __init__(self, dataset: Samples, tasks: Mapping[str, Task], device: torch.device, skipping: bool):
         self.dataset, self.tasks, self.device, self.skipping = dataset, tasks, device, skipping
 
-    def draw(self, student: Student) -> Figure:
-        """What the student predicts for them, beside the truth."""
+    def draw(self, student: Student) -> dict[str, Figure]:
+        """{task: what the student predicts for them, beside the truth}"""
         training = student.training
         student.eval()
         with torch.no_grad():
             output = student(self._batch["image"])
         student.train(training)
-        return prediction_panel(self._batch, output, self.tasks)
+        return {name: prediction_panel(self._batch, output, {name: task}) for name, task in self.tasks.items()}
 
     @functools.cached_property
     def _batch(self) -> dict:

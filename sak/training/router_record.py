@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sak.student import Student, StudentOutput
 
-# Groups of tags, ``GROUP/TASK/blockN/SOURCE``: means over the validation set, or over a step's batch.
+# Groups of weights, ``TASK/blockN/SOURCE`` in each: means over the validation set, or over a step's batch.
 VALIDATION, TRAINING = "routing", "routing_training"
 
 

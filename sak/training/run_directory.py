@@ -28,7 +28,7 @@ FREE_KEYS = (
     "accumulate",
     "distributed",
 )
-FREE_SECTIONS = ("probe.",)  # no part of the training
+FREE_SECTIONS = ("probe.", "tracking.")  # no part of the training
 
 
 class RunDirectory:
@@ -43,9 +43,9 @@ class RunDirectory:
     constants.json    the same of the best constant prediction
     results.md        both as a table
     skipped.txt       the images that were skipped as faulty
-    panels/           predictions, one PNG per evaluation
-    routing/          router weights, one PNG per evaluation
-    events/           TensorBoard
+    panels/           predictions, STAGE-STEP.png of each evaluation
+    routing/          router weights, likewise
+    events/           TensorBoard: see sak.training.tracking
     """
 
     def __init__(self, config: DictConfig):

@@ -104,8 +104,8 @@ class StageTraining:
                 if done.step % settings.log_every == 0 or done.step == steps:
                     terms, routing = losses.read(), self._routing()
                     if self.tracker:
-                        self.tracker.scalars(TRAINING, routing, done)
                         self._show(self.tracker, done, terms, rate, batches.share(), progress)
+                        self.tracker.weights(TRAINING, routing, done)
                 stopping = self.agreement.any(stop.made)
                 if done.step == steps or stopping or done.step % settings.checkpoint_every == 0:
                     losses.check()  # no checkpoint holds what followed a loss that was not finite
@@ -220,12 +220,11 @@ class StageTraining:
     def _show(
         self, tracker: Tracker, done: Progress, terms: Mapping[str, float], rate: float, waited: float, progress: tqdm
     ) -> None:
-        tracker.scalars(f"{self.stage}/loss", terms, done)
         speed = progress.format_dict["rate"] or (progress.n - progress.initial) / max(
             progress.format_dict["elapsed"], 1e-9
         )
         figures = {"learning_rate": rate, "images_per_second": speed, "data_wait": waited}
-        tracker.scalars(self.stage, figures, done)
+        tracker.scalars({**{f"loss/{name}": value for name, value in terms.items()}, **figures}, done)
         tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
         distilled = [value for name, value in terms.items() if name.startswith("distill/")]
         shown = {"loss": terms["total"], **tasks, **({"distill": sum(distilled)} if distilled else {})}

@@ -108,7 +108,9 @@ class Experiment:
         """Train what is left, evaluate, and write the bundle and the results."""
         state = self._resume()
         done = Progress(state["stage"], state["step"]) if state else Progress(STAGES[0], 0)
-        tracker = Tracker(self.run, self.steps, done) if self.accelerator.is_main_process else None
+        tracker = Tracker(self.config, self.run, self.steps, done) if self.accelerator.is_main_process else None
+        if tracker and len(self.student.routers):
+            tracker.layout(self.student.routers, self.student.levels)
         for stage in STAGES[STAGES.index(done.stage) :]:
             start = done.step if stage == done.stage else 0
             if start < self.steps[stage]:
@@ -156,12 +158,13 @@ class Experiment:
             constants, skips = self.validation.constants(), [*skips, self.validation.skips]
         if tracker is None:
             return
-        tracker.close()
         if self.validation:
             tasks = self.validation.tasks
             results.write_evaluated(self.config, self.run, self.student, tasks, metrics, constants, skips)
         else:
             results.write_distilled(self.config, self.run, self.student, self.steps["distill"], skips)
+        tracker.text("run/results", self.run.results.read_text(encoding="utf-8"))
+        tracker.close()
 
     # --- the data to train on ---------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from omegaconf import OmegaConf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils._pytree import tree_leaves
 
 from sak import Student, config
@@ -13,6 +12,7 @@ from sak.evaluation.panel import Panel
 from sak.training import checkpoint, tracking
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining
+from sak.training.tracking import read_scalars
 from sak.training.train import train
 
 FIRST = [
@@ -73,10 +73,9 @@ def killed_twice(monkeypatch, own):
 
 
 def terms(run, stage):
-    events = EventAccumulator(str(run.events)).Reload()
-    prefix = f"{stage}/loss/"
-    names = [tag for tag in events.Tags()["scalars"] if tag.startswith(prefix)]
-    return {tag.removeprefix(prefix): [event.value for event in events.Scalars(tag)] for tag in names}
+    prefix, scalars = f"{stage}/loss/", read_scalars(run.events)
+    names = [tag for tag in scalars if tag.startswith(prefix)]
+    return {tag.removeprefix(prefix): [scalar.value for scalar in scalars[tag]] for tag in names}
 
 
 @pytest.mark.parametrize("options", [FIRST, SECOND], ids=["phi_s-gradnorm", "ema-uncertainty"])

@@ -13,6 +13,7 @@ from sak.training import checkpoint, train
 from sak.training.compiling import compiled
 from sak.training.optimizer import adamw
 from sak.training.stage import StageTraining
+from sak.training.tracking import read_scalars
 
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "equal", "is_nonzero")
 
@@ -33,9 +34,7 @@ class Waits(TorchDispatchMode):
 
 
 def losses(run, stage):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return [event.value for event in EventAccumulator(str(run.events)).Reload().Scalars(f"{stage}/loss/total")]
+    return [scalar.value for scalar in read_scalars(run.events)[f"{stage}/loss/total"]]
 
 
 def test_a_step_waits_for_nothing(tiny, monkeypatch):

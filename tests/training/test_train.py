@@ -10,6 +10,7 @@ from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.training import checkpoint, objectives, train
 from sak.training.batches import TrainingBatches
 from sak.training.stage import StageTraining
+from sak.training.tracking import read_scalars
 
 
 class Killed(Exception):
@@ -52,21 +53,26 @@ def test_from_nothing_to_results(tiny):
     weights = {key: value for key, value in last_weights(run).items() if "aligners" not in key}
     assert equal(dict(student.state_dict()), weights)
 
-    events = EventAccumulator(str(run.events)).Reload()
-    scalars = set(events.Tags()["scalars"])
+    scalars = read_scalars(run.events)
     assert {
         "distill/loss/distill/dinov2/0",
         "multitask/loss/task/edge",
         "multitask/loss/total",
         "multitask/learning_rate",
         "multitask/images_per_second",
-        "metrics/semseg/miou",
-        "routing/edge/block3/dinov2",
-        "routing/semseg/block0/stem",
-    } <= scalars
-    assert {"routing/mean_weights", "predictions"} == set(events.Tags()["images"])
-    assert len(events.Tags()["histograms"]) == 5 * 4 * 2
-    assert [event.step for event in events.Scalars("metrics/semseg/miou")] == [5, 7]
+        "multitask/metrics/semseg/miou",
+        "multitask/routing/edge/block3/dinov2",
+        "multitask/routing_training/semseg/block0/stem",
+    } <= scalars.keys()
+    assert [scalar.step for scalar in scalars["multitask/metrics/semseg/miou"]] == [2, 4]
+    assert [scalar.step for scalar in scalars["distill/loss/total"]] == [1, 2, 3]
+    pictures = EventAccumulator(str(run.events / "multitask")).Reload().Tags()["images"]
+    assert set(pictures) == {
+        *(f"multitask/mean_weights/block{block}" for block in range(4)),
+        *(f"multitask/predictions/{task}" for task in metrics),
+    }
+    for folder in (run.panels, run.routing):
+        assert sorted(file.name for file in folder.iterdir()) == ["multitask-0000002.png", "multitask-0000004.png"]
 
 
 @pytest.mark.parametrize(("stage", "step"), [("distill", 2), ("multitask", 0), ("multitask", 3)])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import data
 from sak.bundles.build import build_labelled, build_tasks, build_training_set
 from sak.config.schema import STAGES, active_stages, left_out, number_of_steps
 from sak.preflight.plan import build_without_weights, count
 from sak.training.run_directory import RunDirectory
+from sak.training.tracking import read_scalars
 
 TRIAL_STEPS = 10  # of each stage
 
@@ -43,21 +43,18 @@ class Timing:
 def timing(config: DictConfig) -> Timing:
     """Of the finished run of a config, from the times in its events: an interruption does not count."""
     run = RunDirectory(config)
-    events = EventAccumulator(str(run.events), size_guidance={"scalars": 0})
-    events.Reload()
-    tags = events.Tags()["scalars"]
+    scalars = read_scalars(run.events)
     seconds, last = {}, 0.0
     for stage in STAGES:
-        if f"{stage}/learning_rate" not in tags:
+        if f"{stage}/learning_rate" not in scalars:
             continue
-        logged = events.Scalars(f"{stage}/learning_rate")
-        steps = itertools.pairwise(logged)
-        per_step = [(b.wall_time - a.wall_time) / (b.step - a.step) for a, b in steps if b.step > a.step]
+        logged = scalars[f"{stage}/learning_rate"]
+        per_step = [(b.time - a.time) / (b.step - a.step) for a, b in itertools.pairwise(logged)]
         if not per_step:
-            rate = events.Scalars(f"{stage}/images_per_second")[-1].value
+            rate = scalars[f"{stage}/images_per_second"][-1].value
             per_step = [config.stages[stage].batch_size / rate]
         seconds[stage] = statistics.median(per_step)
-        last = logged[-1].wall_time
+        last = logged[-1].time
     return Timing(seconds, max(0.0, run.metrics.stat().st_mtime - last))
 
 

@@ -94,12 +94,12 @@ def probe_cell(
                         f"the loss of {task.name} on {model} is {loss.item()} at step {step}; "
                         "try a lower probe.optim.lr"
                     )
-                writer.add_scalar(f"loss/{task.name}", loss.item(), step)
+                writer.add_scalar(f"probe/loss/{task.name}", loss.item(), step)
                 progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
         learner.release()
         found = evaluate(
             student, {task.name: task}, sets["val"], settings.batch_size, config.data.workers, accelerator
         ).metrics[task.name]
         for measure, value in found.items():
-            writer.add_scalar(f"metrics/{task.name}/{measure}", value, settings.steps)
+            writer.add_scalar(f"probe/metrics/{task.name}/{measure}", value, settings.steps)
     return found

@@ -171,10 +171,11 @@ class Probe:
         metrics, constants, reference = self._metrics(), self._constants(), self.settings.reference
         relative = report.relative(self.tasks, metrics, reference) if reference else {}
         text = report.markdown(self.config.name, self.tasks, metrics, constants, relative, reference)
-        figure = report.figure(self.tasks, metrics, relative, reference)
-        save(figure, self.path / "probe.png")
+        picture = pixels(report.figure(self.tasks, metrics, relative, reference))
+        save(picture, self.path / "probe.png")
         with SummaryWriter(self.path / "events") as writer:
-            writer.add_image("probe", pixels(figure), dataformats="HWC")
+            writer.add_image("probe/figure", picture, dataformats="HWC")
+            writer.add_text("probe/results", text)
         write_json(
             self.path / "probe.json",
             {"reference": reference, "metrics": metrics, "relative": relative, "constants": constants},

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+from sak.config.schema import STAGES
 from sak.training.router_record import weight_tag
+from sak.training.tracking import read_scalars
 
 History = dict[str, dict[int, dict[str, list[tuple[int, float]]]]]  # {task: {block: {source: [(step, weight)]}}}
 
@@ -13,29 +13,24 @@ History = dict[str, dict[int, dict[str, list[tuple[int, float]]]]]  # {task: {bl
 def read_history(
     events: Path, tasks: Sequence[str], sources: Sequence[str], levels: Sequence[int], group: str
 ) -> History:
-    """The scalars ``GROUP/TASK/blockN/SOURCE`` of a run, in the order of their steps.
+    """The router weights of a run, in the order of the second stage's steps.
 
     Args:
         events: the folder of the run's events; one that is not there holds none.
-        group: ``tags.VALIDATION`` or ``tags.TRAINING``.
+        group: ``router_record.VALIDATION`` or ``router_record.TRAINING``.
 
     Returns:
         what was found; a router without scalars is left out.
     """
-    if not events.is_dir():
-        return {}
-    # All scalars are kept; of images and histograms, which are large, none is looked at.
-    recorded = EventAccumulator(str(events), size_guidance={"scalars": 0, "images": 1, "histograms": 1})
-    recorded.Reload()
-    known = set(recorded.Tags()["scalars"])
+    scalars = read_scalars(events)
     history: History = {}
     for task in tasks:
         for block in levels:
-            tags = {source: f"{group}/{weight_tag(task, block, source)}" for source in sources}
+            tags = {source: f"{STAGES[-1]}/{group}/{weight_tag(task, block, source)}" for source in sources}
             series = {
-                source: sorted({event.step: event.value for event in recorded.Scalars(tag)}.items())
+                source: [(scalar.step, scalar.value) for scalar in scalars[tag]]
                 for source, tag in tags.items()
-                if tag in known
+                if tag in scalars
             }
             if series:
                 history.setdefault(task, {})[block] = series
