@@ -25,6 +25,7 @@ from sak.evaluation.subject import open_subject
 from sak.metrics.delta_m import delta_m
 from sak.research.ablation import jobs, report
 from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
+from sak.research.ablation.figure import figure
 from sak.research.ablation.jobs import Job, last_line, run_jobs
 from sak.research.ablation.report import Row, Table
 from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
@@ -130,7 +131,7 @@ def content(output):
     for row in found["rows"]:
         row.pop("training_seconds")
     with open(output / "ablation.csv") as file:
-        return found, [row[:-2] for row in csv.reader(file)]
+        return found, [row[:-3] for row in csv.reader(file)]
 
 
 # --- which runs they are ----------------------------------------------------------------------------------------------
@@ -320,7 +321,8 @@ def check_table(output, scratch):
     for name in (CONFIG, "dinov2", "clip", "none"):
         metrics, row = runs[f"{name}-seed0"], rows["retrained", name]
         assert row["metrics"]["normals"]["mean_error"] == {
-            "mean": metrics["normals"]["mean_error"], "std": None, "values": [metrics["normals"]["mean_error"]],
+            "mean": metrics["normals"]["mean_error"], "std": None, "ci95": None,
+            "values": [metrics["normals"]["mean_error"]],
         }  # fmt: skip
         assert row["delta_m"]["mean"] == pytest.approx(
             delta_m({task: metrics[task] for task in base}, base, headlines(TASKS))
@@ -415,10 +417,11 @@ def test_delta_m_is_against_the_mean_of_the_baseline(table):
     assert ("retrained", "unfinished") not in rows
     assert rows["retrained", CONFIG]["delta_m"]["mean"] == pytest.approx(0, abs=1e-12)
     assert rows["retrained", CONFIG]["delta_m"]["std"] > 0
-    assert rows["retrained", "clip"]["delta_m"] == {"mean": -25, "std": 0, "values": [-25, -25]}
+    assert rows["retrained", "clip"]["delta_m"] == {"mean": -25, "std": 0, "ci95": 0, "values": [-25, -25]}
     masked = rows["masked", "clip"]["delta_m"]
     assert masked["values"] == pytest.approx([-100, -50])
     assert masked["std"] == pytest.approx(statistics.stdev([-100, -50]))
+    assert masked["ci95"] == pytest.approx(12.706 * masked["std"] / 2**0.5, rel=1e-4)
 
 
 def test_paired_gains_compare_runs_of_one_seed(table):
@@ -434,8 +437,11 @@ def test_paired_gains_compare_runs_of_one_seed(table):
 
 def test_one_seed_needs_no_pairs(table):
     for row in table.rows:
-        row.metrics.pop(1, None)
-    assert "paired" not in report.console(table).lower()
+        row.metrics.pop(1, None), row.seconds.pop(1, None)
+    text = report.console(table)
+    assert "paired" not in text.lower()
+    assert "±" not in text
+    assert "no difference is a finding" in text
 
 
 def test_the_tables_keep_the_kinds_apart(table):
@@ -447,11 +453,15 @@ def test_the_tables_keep_the_kinds_apart(table):
     assert "masked" not in retrained.split("| variant")[1]
     cells = [cell.strip() for cell in next(line for line in masked.splitlines() if "clip" in line).split("|")[1:-1]]
     assert cells == [
-        *("clip", "masked", "2", "0.00 ± 0.00", "46.50 ± 21.92", "-75.00 ± 35.36", "-75.00 ± 34.27", "2.50", "–")
+        *("clip", "masked", "2", "0.00 ± 0.00", "46.50 ± 196.95"),  # 12.706 · 21.92 / √2
+        *("-75.00 ± 317.66", "-75.00 ± 307.90", "none", "2.50", "–"),
     ]
+    assert "half of the 95 % confidence interval of the mean over seeds" in text
     lines = list(csv.reader(report.as_csv(table).splitlines()))
     assert [line[:2] for line in lines[1:]] == [["retrained", CONFIG], ["retrained", "clip"], ["masked", "clip"]]
-    assert dict(zip(lines[0], lines[2], strict=True))["delta_m mean"] == "-25.0"
+    found = dict(zip(lines[0], lines[2], strict=True))
+    assert (found["delta_m mean"], found["finding"]) == ("-25.0", "worse")
+    assert {"delta_m_paired std", "delta_m_paired ci95"} <= found.keys()
 
 
 def test_a_task_at_which_the_baseline_fails_is_left_out_of_delta_m(table):
@@ -463,7 +473,40 @@ def test_a_task_at_which_the_baseline_fails_is_left_out_of_delta_m(table):
     table.rows[0].metrics.clear()
     assert table.reference is None
     assert "No Δm" in report.as_markdown(table)
-    report.figure(table)
+    figure(table)
+
+
+def test_a_difference_is_a_finding_where_pairs_leave_out_0(table):
+    found = {(row["kind"], row["variant"]): row["finding"] for row in report.as_json(table)["rows"]}
+    # clip loses 25 + (±0.77); masked, 75 ± 308.
+    assert found == {("retrained", CONFIG): "–", ("retrained", "clip"): "worse", ("masked", "clip"): "none"}
+    drawn = figure(table)
+    gains = {axis.get_title(): axis for axis in drawn.axes}["Δm, %\nin pairs of one seed"]
+    points = [bars.lines[0] for bars in gains.containers]
+    assert [(line.get_ydata()[0], line.get_alpha()) for line in points] == [(0, 1), (1, 1), (2.6, 0.35)]
+    bars = [bars.lines[2][0].get_segments()[0] for bars in gains.containers]
+    half = statistics.stdev(table.paired_gains(table.rows[1])) * 12.706 / 2**0.5
+    assert bars[1][:, 0] == pytest.approx([-25 - half, -25 + half], rel=1e-3)
+    assert [axis.get_title() for axis in drawn.axes[1:]] == ["semseg ↑\nmiou, %", "normals ↓\nmean_error, degrees"]
+
+
+def test_names_are_as_short_as_they_can_be_told_apart(table):
+    names = {
+        "config": "config",
+        "dinov2+clip": "dinov2+clip",
+        "stages.multitask.balance=0.01": "balance=0.01",
+        "stages.distill.optim.lr=1e-3": "distill.optim.lr=1e-3",
+        "stages.multitask.optim.lr=1e-3": "multitask.optim.lr=1e-3",
+        "student.router_temperature=0.5": "router_temperature=0.5",
+        "clip,stages.distill.crop_scale=[0.1,0.9]": "clip,crop_scale=[0.1,0.9]",
+    }
+    table.rows = [row_of("retrained", name, [(20, 30), (22, 32)]) for name in names]
+    assert report.short_names(table) == names
+    text = report.as_markdown(table)
+    assert "| balance=0.01 " in text
+    assert "`balance=0.01` is stages.multitask.balance=0.01" in text
+    assert "balance=0.01" in [label.get_text() for label in figure(table).axes[0].get_yticklabels()]
+    assert [row["variant"] for row in report.as_json(table)["rows"]] == list(names)
 
 
 # --- masked students and the selection --------------------------------------------------------------------------------
@@ -489,6 +532,13 @@ def test_selection_by_the_tool_and_against_retrained_students(committee, forked,
     assert sum(values.values()) == pytest.approx(found["all"] - found["none"], abs=1e-9)
     assert all(len(each) == 2 for each in found["of_students"].values())
     assert all(statistics.fmean(found["of_students"][name]) == pytest.approx(values[name]) for name in values)
+    for name, over in found["over_students"].items():
+        one, other = found["of_students"][name]
+        assert over["ci95"] == pytest.approx(12.706 * abs(one - other) / 2, rel=1e-4)
+    assert [statistics.fmean(step) for step in found["greedy_of_students"]] == pytest.approx(
+        [found["none"], *(value for _, value in found["greedy"])]
+    )
+    assert found["label"] == "-normals.mean_error, degrees"
     rows = {row["variant"]: row for row in json.loads((out / "ablation.json").read_text())["rows"]}
     assert set(found["pairs"]) == {"none", "dinov2", "clip", "dinov2+clip"}
     assert found["pairs"]["clip"][1] == -rows["clip"]["metrics"]["normals"]["mean_error"]["mean"]

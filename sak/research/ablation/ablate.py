@@ -42,6 +42,7 @@ from sak.research.ablation.cost import (
     timing,
     trial_of,
 )
+from sak.research.ablation.figure import figure
 from sak.research.ablation.jobs import Job, environments, run_jobs
 from sak.research.ablation.report import MASKED, RETRAINED, Row, Table
 from sak.research.ablation.variants import CONFIG, TEACHERS, Ablation, Run, subset_name
@@ -225,7 +226,7 @@ class AblationRunner:
         if any(row.metrics for row in rows):
             write_json(self.output / "ablation.json", report.as_json(found))
             write_text(self.output / "ablation.csv", report.as_csv(found))
-            save(report.figure(found), self.output / "ablation.png")
+            save(figure(found), self.output / "ablation.png")
             write_text(file, report.as_markdown(found))
             print(report.console(found))
         return file

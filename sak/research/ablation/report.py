@@ -1,22 +1,21 @@
-"""An ablation's results as one table and a figure, retrained and masked students kept apart."""
+"""An ablation's results as one table, retrained and masked students kept apart."""
 
 import csv
 import io
-import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-from matplotlib.figure import Figure
+from typing import cast
 
 from sak import tables
 from sak.metrics import Metrics
 from sak.metrics.delta_m import delta_m
+from sak.metrics.interval import NOTHING, UNKNOWN, finding, plus_minus, spread
 from sak.tasks import Task, arrow, headlines
 
 RETRAINED, MASKED = "retrained", "masked"
 KINDS = (RETRAINED, MASKED)
+COLUMNS = ("mean", "std", "ci95")  # of what seeds spread
 MEANING = {
     RETRAINED: "A student per variant and seed, trained from the start.",
     MASKED: "The students of the variant `config` with teachers knocked out at inference, the remaining router weights "
@@ -76,24 +75,32 @@ class Table:
         means = mean_metrics(list(row.metrics.values()))
         return {task: values for task, values in means.items() if values[self.tasks[task].headline()[0]]} or None
 
+    def gain(self, metrics: Metrics) -> float:
+        """Δm against the baseline's mean, in percent. There is a reference."""
+        reference = cast(Metrics, self.reference)
+        return delta_m({task: metrics[task] for task in reference}, reference, headlines(self.tasks))
+
     def gains(self, row: Row) -> list[float]:
-        """Δm of each seed against the baseline's mean, in percent: the mean over seeds is that of the mean metrics."""
-        reference = self.reference
-        if reference is None:
+        """Δm of each seed: their mean is that of the mean metrics."""
+        return [self.gain(found) for found in row.metrics.values()] if self.reference else []
+
+    def paired(self, row: Row, value: Callable[[Metrics], float]) -> list[float]:
+        """A value of each seed minus the baseline's with this seed: what seeds do to both alike drops out."""
+        baseline = self.baseline_row
+        if baseline is None:
             return []
-        of_tasks = headlines(self.tasks)
         return [
-            delta_m({task: found[task] for task in reference}, reference, of_tasks) for found in row.metrics.values()
+            value(found) - value(baseline.metrics[seed])
+            for seed, found in row.metrics.items()
+            if seed in baseline.metrics
         ]
 
     def paired_gains(self, row: Row) -> list[float]:
-        """Δm of each seed minus that of the baseline with this seed: what seeds do to both alike drops out."""
-        baseline = self.baseline_row
-        if baseline is None or self.reference is None:
-            return []
-        of_baseline = dict(zip(baseline.metrics, self.gains(baseline), strict=True))
-        gains = zip(row.metrics, self.gains(row), strict=True)
-        return [gain - of_baseline[seed] for seed, gain in gains if seed in of_baseline]
+        return self.paired(row, self.gain) if self.reference else []
+
+    def finding(self, row: Row) -> str:
+        """Whether it differs from the baseline by more than chance, as `sak.metrics.interval.finding` says."""
+        return UNKNOWN if row is self.baseline_row else finding(self.paired_gains(row))
 
     def of(self, kind: str) -> list[Row]:
         return [row for row in self.rows if row.kind == kind and row.metrics]
@@ -107,7 +114,7 @@ def mean_metrics(several: Sequence[Metrics]) -> Metrics:
 
 
 def as_json(table: Table) -> dict:
-    """{..., "rows": [...]} with mean, std (n - 1; None of one seed) and the values of every seed."""
+    """{..., "rows": [...]} with mean, std and half of the 95 % interval (None of one seed), and every seed's values."""
 
     def content(row: Row) -> dict:
         metrics = list(row.metrics.values())
@@ -123,6 +130,7 @@ def as_json(table: Table) -> dict:
             },
             "delta_m": spread(table.gains(row)),
             "delta_m_paired": spread(table.paired_gains(row)),
+            "finding": table.finding(row),
             "parameters": row.parameters,
             "training_seconds": spread(list(row.seconds.values())),
         }
@@ -136,33 +144,42 @@ def as_json(table: Table) -> dict:
     }
 
 
-def spread(values: Sequence[float]) -> dict | None:
-    if not values:
-        return None
-    std = statistics.stdev(values) if len(values) > 1 else None
-    return {"mean": statistics.fmean(values), "std": std, "values": list(values)}
-
-
 def as_csv(table: Table) -> str:
-    """A line per row, with a mean and a std column for each task's headline metric, Δm and the training's seconds."""
+    """A line per row, with `COLUMNS` for each task's headline metric, Δm and the training's seconds."""
     headline = {name: task.headline()[0] for name, task in table.tasks.items()}
-    figures = [f"{task}.{metric}" for task, metric in headline.items()]
-    header = ["kind", "variant", "factor", "seeds"]
-    header += [f"{name} {what}" for name in [*figures, "delta_m", "delta_m_paired"] for what in ("mean", "std")]
+    titles = [*(f"{task}.{metric}" for task, metric in headline.items()), "delta_m", "delta_m_paired"]
+    header = ["kind", "variant", "factor", "seeds", *(f"{name} {what}" for name in titles for what in COLUMNS)]
+    header += ["finding", "parameters", *(f"training_seconds {what}" for what in COLUMNS)]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*header, "parameters", "training_seconds mean", "training_seconds std"])
+    writer.writerow(header)
     for row in as_json(table)["rows"]:
         found = [row["metrics"][task][metric] for task, metric in headline.items()]
         numbers = [
-            (each or {}).get(what)
-            for each in [*found, row["delta_m"], row["delta_m_paired"]]
-            for what in ("mean", "std")
+            (each or {}).get(what) for each in [*found, row["delta_m"], row["delta_m_paired"]] for what in COLUMNS
         ]
-        seconds = [(row["training_seconds"] or {}).get(what) for what in ("mean", "std")]
+        seconds = [(row["training_seconds"] or {}).get(what) for what in COLUMNS]
         start = [row["kind"], row["variant"], row["factor"], len(row["seeds"])]
-        writer.writerow([*start, *numbers, row["parameters"], *seconds])
+        writer.writerow([*start, *numbers, row["finding"], row["parameters"], *seconds])
     return file.getvalue()
+
+
+def short_names(table: Table) -> dict[str, str]:
+    """{variant: its name without what the keys of no other variant need to be told apart}.
+
+    As ``balance=0.01`` of ``stages.multitask.balance=0.01``; parts of a grid's variant are shortened one by one.
+    """
+    parts = {row.variant: row.variant.split(",") for row in table.rows}
+    keys = {part.partition("=")[0] for names in parts.values() for part in names if "=" in part}
+
+    def shortest(part: str) -> str:
+        key, equals, value = part.partition("=")
+        words = key.split(".") if equals else [key]
+        endings = [".".join(words[start:]) for start in reversed(range(len(words)))]
+        alone = (e for e in endings if not any(k.endswith(f".{e}") or k == e for k in keys - {key}))
+        return next(alone, key) + equals + value
+
+    return {variant: ",".join(map(shortest, names)) for variant, names in parts.items()}
 
 
 def as_markdown(table: Table) -> str:
@@ -187,34 +204,32 @@ def _cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
     header = ["variant", "kind", "seeds"]
     for name, task in table.tasks.items():
         header.append(f"{name} {task.headline()[0]} {arrow(task)}")
-    paired = table.several_seeds
-    cells = [[*header, "Δm %", *(["paired Δm %"] if paired else []), "parameters, M", "training, min"]]
+    paired, names = table.several_seeds, short_names(table)
+    cells = [[*header, "Δm %", *(["paired Δm %", "finding"] if paired else []), "parameters, M", "training, min"]]
     for row in rows:
         metrics = row.metrics.values()
-        cells.append([row.variant, row.kind, str(len(metrics))])
+        cells.append([names[row.variant], row.kind, str(len(metrics))])
         for name, task in table.tasks.items():
             digits = 4 if task.units == "metres" else 2
-            cells[-1].append(_plus_minus([each[name][task.headline()[0]] for each in metrics], f".{digits}f"))
+            cells[-1].append(plus_minus([each[name][task.headline()[0]] for each in metrics], f".{digits}f"))
         cells[-1] += [
-            _plus_minus(table.gains(row), "+.2f"),
-            *([_plus_minus(table.paired_gains(row), "+.2f")] if paired else []),
+            plus_minus(table.gains(row), "+.2f"),
+            *([plus_minus(table.paired_gains(row), "+.2f"), table.finding(row)] if paired else []),
             f"{row.parameters / 1e6:.2f}",
-            _plus_minus([seconds / 60 for seconds in row.seconds.values()], ".2f"),
+            plus_minus([seconds / 60 for seconds in row.seconds.values()], ".2f"),
         ]
     return cells
 
 
-def _plus_minus(values: Sequence[float], form: str) -> str:
-    if not values:
-        return "–"
-    std = f" ± {statistics.stdev(values):{form.lstrip('+')}}" if len(values) > 1 else ""
-    mean = f"{statistics.fmean(values):{form}}"
-    return (mean.replace("-", "+") if float(mean) == 0 else mean) + std
-
-
 def _notes(table: Table) -> list[str]:
     reference = table.reference
-    notes = ["mean ± standard deviation (n - 1) over seeds."]
+    if table.several_seeds:
+        notes = [
+            "±: half of the 95 % confidence interval of the mean over seeds (Student's t); standard deviations are in "
+            "`ablation.csv` and `ablation.json`."
+        ]
+    else:
+        notes = ["One seed: there is no interval, and no difference is a finding."]
     if reference is None:
         notes.append(f"No Δm: {table.baseline} has no finished run, or 0 in every headline metric.")
     else:
@@ -222,51 +237,13 @@ def _notes(table: Table) -> list[str]:
         if table.several_seeds:
             notes.append(
                 f"Paired: minus the Δm of `{table.baseline}` with the same seed, which sees the same images in the "
-                "same order; its spread tells small differences from chance."
+                f"same order. Finding: `{NOTHING}` where its interval holds 0; of twenty variants that change nothing "
+                "one is taken for a finding by chance."
             )
         if left_out := [task for task in table.tasks if task not in reference]:
             notes.append(f"{', '.join(left_out)} are not in Δm: the baseline has 0 there, so no relative gain exists.")
     notes.append("Training: steps × the median seconds of a step, without evaluation, on the machine as it was.")
+    shortened = [f"`{short}` is {name}" for name, short in short_names(table).items() if short != name]
+    notes += [f"{', '.join(shortened)}."] if shortened else []
     notes += [f"{name} failed and is missing: {reason}" for name, reason in table.failed.items()]
     return notes
-
-
-def figure(table: Table) -> Figure:
-    """Δm and each headline metric, a line for each row: seeds as ticks, their mean as a point; filled: retrained."""
-    rows = [row for kind in KINDS for row in table.of(kind)]
-
-    def values_in(task: str, measure: str) -> Callable[[Row], list[float]]:
-        return lambda row: [found[task][measure] for found in row.metrics.values()]
-
-    panels: list[tuple[str, Callable[[Row], list[float]]]] = [("Δm %", table.gains)] if table.reference else []
-    for name, task in table.tasks.items():
-        measure = task.headline()[0]
-        panels.append((f"{name}\n{measure} {arrow(task)}", values_in(name, measure)))
-    drawing = Figure(figsize=(2.6 + 1.7 * len(panels), 1.1 + 0.26 * len(rows)), dpi=120, layout="constrained")
-    axes = drawing.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    # A gap between the kinds.
-    gap = 0.6 if len({row.kind for row in rows}) > 1 else 0
-    heights = np.arange(len(rows)) + [gap * (row.kind == MASKED) for row in rows]
-    base = next((row for row in rows if row.kind == RETRAINED and row.variant == table.baseline), None)
-    for axis, (title, values_of) in zip(axes, panels, strict=True):
-        for height, row in zip(heights, rows, strict=True):
-            values = values_of(row)
-            retrained = row.kind == RETRAINED
-            colour = "C0" if retrained else "C1"
-            axis.plot(values, [height] * len(values), "|", color=colour, ms=8, mew=1)
-            style = {"color": colour, "mfc": colour if retrained else "white", "ms": 4.5, "lw": 1}
-            std = statistics.stdev(values) if len(values) > 1 else math.nan
-            axis.errorbar(statistics.fmean(values), height, xerr=std, fmt="o", **style)
-        if base is not None:
-            axis.axvline(statistics.fmean(values_of(base)), color="black", lw=0.8, ls=":")
-        axis.set_title(title, fontsize=9)
-        axis.tick_params(labelsize=8)
-        axis.margins(x=0.15)
-        axis.grid(alpha=0.25)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[0].set_yticks(heights, [row.variant if row.kind == RETRAINED else f"{row.variant} (masked)" for row in rows])
-    axes[0].invert_yaxis()
-    drawing.supxlabel(
-        f"filled: retrained, hollow: masked; dotted: {table.baseline}; ticks: seeds, bars: their std", fontsize=8
-    )
-    return drawing

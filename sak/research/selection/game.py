@@ -52,6 +52,14 @@ def worth(metrics: Metrics, value: str, reference: Metrics, tasks: Mapping[str, 
     return metrics[task][metric] if tasks[task].measures[metric] == HIGHER else -metrics[task][metric]
 
 
+def value_label(value: str, tasks: Mapping[str, Task]) -> str:
+    """What the values are, for tables and axes: with the unit, and a minus where less of the metric is better."""
+    if value == DELTA_M:
+        return "Δm, %"
+    task, metric = value.split(".")
+    return f"{'' if tasks[task].measures[metric] == HIGHER else '-'}{value}, {tasks[task].units}"
+
+
 def tasks_of_value(value: str, tasks: Mapping[str, Task]) -> dict[str, Task]:
     """The tasks that a value function needs.
 

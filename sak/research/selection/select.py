@@ -3,13 +3,10 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from sak import data, tables
+from sak import data
 from sak.bundles.build import build_tasks
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
@@ -17,6 +14,7 @@ from sak.evaluation.masking import MaskedStudents, teachers_of
 from sak.evaluation.subject import open_subject
 from sak.files import write_json, write_text
 from sak.metrics import Metrics
+from sak.metrics.interval import spread
 from sak.plotting import save
 from sak.research.ablation.report import RETRAINED
 from sak.research.ablation.variants import subset_name
@@ -25,12 +23,12 @@ from sak.research.selection.game import (
     MaskedGame,
     some_images,
     tasks_of_value,
+    value_label,
     worth,
 )
+from sak.research.selection.report import Selection, figure, report
 from sak.research.selection.shapley import (
-    CONFIDENCE,
     Coalition,
-    Shapley,
     all_coalitions,
     exact_shapley,
     greedy,
@@ -38,35 +36,6 @@ from sak.research.selection.shapley import (
     shapley,
 )
 from sak.tasks import Task
-
-
-@dataclass
-class Selection:
-    """
-    Attributes:
-        value: ``delta_m`` or TASK.METRIC.
-        students: that the values are means over.
-        images: of validation.
-        none, all: the value of the stem alone, and of all teachers.
-        shapley: of the mean over students.
-        of_students: {teacher: its Shapley value by each student}.
-        greedy: [(teacher, value with it)].
-        pairs: {subset: (masked value, retrained value)}, of the subsets that an ablation has retrained.
-        correlation: Spearman's, over ``pairs``.
-        retrained: Shapley values of retrained students; None unless there is one of every subset.
-    """
-
-    value: str
-    students: list[str]
-    images: int
-    none: float
-    all: float
-    shapley: Shapley
-    of_students: dict[str, list[float]]
-    greedy: list[tuple[str, float]]
-    pairs: dict[str, tuple[float, float]]
-    correlation: float | None
-    retrained: dict[str, float] | None
 
 
 def select(
@@ -118,15 +87,21 @@ def select(
     retrained = _retrained(ablation, value, chosen, teachers) if ablation else {}
     compared = dict(zip(retrained, zip(mean(list(retrained)), retrained.values(), strict=True), strict=True))
     none, everyone = mean([frozenset(), frozenset(teachers)])
+    of_students = {teacher: [values[teacher] for values in each] for teacher in teachers}
+    order = greedy(teachers, mean)
+    chain = [frozenset(name for name, _ in order[:size]) for size in range(len(order) + 1)]
     selection = Selection(
         value,
+        value_label(value, chosen),
         [subject.name for subject in subjects],
         len(dataset),
         none,
         everyone,
         found,
-        {teacher: [values[teacher] for values in each] for teacher in teachers},
-        greedy(teachers, mean),
+        of_students,
+        {teacher: spread(values) for teacher, values in of_students.items()},
+        order,
+        [list(values) for values in zip(*(game(chain) for game in games), strict=True)],
         {subset_name([t for t in teachers if t in subset]): pair for subset, pair in compared.items()},
         rank_correlation(*zip(*compared.values(), strict=True)) if compared else None,
         _shapley_of(retrained, teachers),
@@ -162,82 +137,3 @@ def _shapley_of(values: Mapping[Coalition, float], teachers: Sequence[str]) -> d
     if any(coalition not in values for coalition in all_coalitions(teachers)):
         return None
     return exact_shapley(teachers, lambda coalitions: [values[c] for c in coalitions]).values
-
-
-def report(selection: Selection) -> str:
-    """As Markdown that reads well on a terminal too."""
-    what = "Δm in percent against the unmasked student" if selection.value == DELTA_M else selection.value
-    kind = (
-        f"exact, over all {selection.shapley.coalitions} coalitions"
-        if selection.shapley.intervals is None
-        else f"sampled by antithetic pairs of orders over {selection.shapley.coalitions} coalitions, "
-        f"± half of the {CONFIDENCE:.0%} confidence interval of the sampling"
-    )
-    rows = [["teacher", "Shapley value"]]
-    spread = len(selection.students) > 1
-    rows[0] += ["std over students"] * spread + ["of retrained students"] * (selection.retrained is not None)
-    for teacher in sorted(selection.shapley.values, key=selection.shapley.values.__getitem__, reverse=True):
-        intervals = selection.shapley.intervals
-        half = "" if intervals is None else f" ± {intervals[teacher]:.3f}"
-        row = [teacher, f"{selection.shapley.values[teacher]:+.3f}{half}"]
-        row += [f"{statistics.stdev(selection.of_students[teacher]):.3f}"] if spread else []
-        rows.append(row + ([f"{selection.retrained[teacher]:+.3f}"] if selection.retrained is not None else []))
-    steps = [["greedy", "added", "value"], ["0", "the stem alone", f"{selection.none:+.3f}"]]
-    steps += [[str(n), teacher, f"{value:+.3f}"] for n, (teacher, value) in enumerate(selection.greedy, start=1)]
-    lines = [
-        f"Value: {what}; more is better. Measured on {selection.images} validation images with masked students of "
-        f"{', '.join(selection.students)}.",
-        f"Shapley values ({kind}) sum to v(all) - v(stem alone) = {selection.all - selection.none:+.3f}.",
-        "",
-        tables.markdown(rows),
-        "",
-        tables.markdown(steps),
-        "",
-    ]
-    if selection.correlation is not None:
-        lines.append(
-            f"Masked against retrained students: Spearman's ρ = {selection.correlation:+.2f} over "
-            f"n = {len(selection.pairs)} subsets ({', '.join(selection.pairs)})."
-        )
-    else:
-        count = len(selection.pairs)
-        lines.append(f"Not compared with retrained students: there are {count} subsets of them (3 needed).")
-    return "\n".join(lines)
-
-
-def figure(selection: Selection) -> Figure:
-    """Shapley values (dots: of each student), the greedy curve, and masked against retrained students if there are."""
-    drawing = Figure(figsize=(4.2 + 3.0 * (1 + bool(selection.pairs)), 3.2), dpi=120, layout="constrained")
-    bars, curve, *scatter = drawing.subplots(1, 2 + bool(selection.pairs))
-    names = sorted(selection.shapley.values, key=selection.shapley.values.__getitem__, reverse=True)
-    values = [selection.shapley.values[name] for name in names]
-    errors = None if selection.shapley.intervals is None else [selection.shapley.intervals[name] for name in names]
-    bars.bar(names, values, yerr=errors, capsize=3, color="C0", alpha=0.8, width=0.6)
-    if len(selection.students) > 1:
-        for place, name in enumerate(names):
-            bars.plot([place + 0.15] * len(selection.students), selection.of_students[name], "k.", ms=4)
-    bars.axhline(0, color="black", lw=0.8)
-    unit = "Δm, %" if selection.value == DELTA_M else selection.value
-    bars.set_title("Shapley value" + ("" if errors is None else f", {CONFIDENCE:.0%} interval"), fontsize=9)
-    bars.set_ylabel(unit, fontsize=8)
-    steps = ["stem", *(f"+{name}" for name, _ in selection.greedy)]
-    curve.plot(steps, [selection.none, *(value for _, value in selection.greedy)], "o-", color="C1")
-    curve.set_title("greedy forward selection", fontsize=9)
-    for axis in scatter:
-        points = np.array(list(selection.pairs.values()))
-        axis.plot(points[:, 0], points[:, 1], "o", color="C2")
-        for name, point in selection.pairs.items():
-            axis.annotate(name, point, fontsize=6, xytext=(3, 3), textcoords="offset points")
-        rho = "" if selection.correlation is None else f": ρ = {selection.correlation:+.2f}, n = {len(points)}"
-        axis.set_title(f"subsets{rho}", fontsize=9)
-        axis.set_xlabel(f"masked, {unit}", fontsize=8)
-        axis.set_ylabel(f"retrained, {unit}", fontsize=8)
-        axis.margins(0.2)
-    for axis in drawing.axes:
-        axis.tick_params(labelsize=8)
-        axis.grid(alpha=0.25)
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
-    for axis in (bars, curve):
-        axis.tick_params(axis="x", rotation=25)
-    return drawing

@@ -8,17 +8,18 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy import stats
 
 from sak.errors import UserError
+from sak.metrics.interval import half_width
 
 Coalition = frozenset[str]
 Game = Callable[[Sequence[Coalition]], Sequence[float]]  # the values of these coalitions, in their order
 
 EXACT_UP_TO = 6  # teachers: all 64 coalitions
-CONFIDENCE = 0.95
 
 
 @dataclass
@@ -98,10 +99,10 @@ def sampled_shapley(teachers: Sequence[str], game: Game, pairs: int, seed: int =
             (joined,) = after - before
             gains[row, teachers.index(joined)] = value[after] - value[before]
     of_pairs = gains.reshape(pairs, 2, -1).mean(1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, pairs - 1) * of_pairs.std(0, ddof=1) / math.sqrt(pairs)
+    halves = [cast(float, half_width(of_teacher)) for of_teacher in of_pairs.T.tolist()]
     return Shapley(
         dict(zip(teachers, of_pairs.mean(0).tolist(), strict=True)),
-        dict(zip(teachers, half.tolist(), strict=True)),
+        dict(zip(teachers, halves, strict=True)),
         len(coalitions),
     )
 
