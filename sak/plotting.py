@@ -19,7 +19,6 @@ from sak.files import replacing
 
 PAGE = 1024  # pixels: about as wide as a page of documentation
 GAP = 12  # pixels between pictures that stand side by side
-CELL = 1.6  # inches: an image in a panel
 UNKNOWN = "#e0e0e0"  # of cells without a value
 WEIGHTS = "PuOr_r"  # of router weights, 1/S white
 
@@ -102,9 +101,13 @@ def weight_map(
     return heat_map(axis, weights, text, rows, sources, title, limits=(2 / len(sources) - 1, 1), colours=WEIGHTS)
 
 
-def colour_bar(figure: Figure, heat: AxesImage, axes: Axes | np.ndarray, label: str) -> Colorbar:
-    """The scale of an image's colours beside the axes that share it; its label says what and in which unit."""
-    bar = figure.colorbar(heat, ax=axes)
+def colour_bar(figure: Figure, heat: AxesImage, axes: Axes | np.ndarray, label: str, share: float = 1) -> Colorbar:
+    """The scale of an image's colours beside the axes that share it, along a share of their height.
+
+    Args:
+        label: what the colours are, and in which unit.
+    """
+    bar = figure.colorbar(heat, ax=axes, shrink=share)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=8)
     return bar

@@ -3,7 +3,8 @@
 import textwrap
 from pathlib import Path
 
-from sak.files import replacing, write_text
+from sak.files import write_text
+from sak.plotting import save
 from teachers.pretrain.evaluation import Evaluation
 
 PARADIGMS = {
@@ -16,8 +17,7 @@ PARADIGMS = {
 
 def write(output: Path, name: str, command: str, made: dict[str, str], evaluation: Evaluation) -> None:
     """Write `<name>.md` and its figure `<name>.png` to `output`; `made` is a table of facts about the training."""
-    with replacing(output / f"{name}.png") as partial:
-        evaluation.figure.savefig(partial, format="png")
+    save(evaluation.figure, output / f"{name}.png")
     facts = "\n".join(f"| {fact} | {value} |" for fact, value in made.items())
     rows = "\n".join(f"| {measure} | {ours:.1f} | {theirs:.1f} |" for measure, ours, theirs in evaluation.rows)
     about = textwrap.fill(

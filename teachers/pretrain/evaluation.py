@@ -68,7 +68,7 @@ def self_distillation(weights: str, train: data.Scenes, val: data.Scenes) -> Eva
     empty = 100 * (held_patches == 0).float().mean().item()
     rows = list(zip(measures, *columns, strict=True))
     figure, axes, pictures = page("Self-distillation: frozen features on held-out scenes")
-    bars(axes, rows, "untrained network")
+    bars(axes, rows, "untrained network", dict(zip(measures, (most, most, empty), strict=False)))
     for image, colours, (above, below) in zip(val.images, components, pictures, strict=False):
         above.imshow(image.permute(1, 2, 0).numpy())
         below.imshow(colours)

@@ -171,7 +171,7 @@ class Probe:
         metrics, constants, reference = self._metrics(), self._constants(), self.settings.reference
         relative = report.relative(self.tasks, metrics, reference) if reference else {}
         text = report.markdown(self.config.name, self.tasks, metrics, constants, relative, reference)
-        picture = pixels(report.figure(self.tasks, metrics, relative, reference))
+        picture = pixels(report.figure(self.tasks, metrics, relative, reference, constants))
         save(picture, self.path / "probe.png")
         with SummaryWriter(self.path / "events") as writer:
             writer.add_image("probe/figure", picture, dataformats="HWC")

@@ -84,15 +84,17 @@ def figure(
     metrics: Mapping[str, Metrics],
     gained: Mapping[str, Mapping[str, float]],
     reference: str | None,
+    constants: Metrics,
 ) -> Figure:
     """Bars, a group for each task: gains over the reference in percent, or without one the headline metrics.
 
-    An S2 variant has the colour of its model, hatched.
+    An S2 variant has the colour of its model, hatched. Beside headline metrics a line marks the best constant
+    prediction; a task without a gain, at which the reference fails, says so.
     """
     names = [name for name in metrics if name != reference]
     colours = {name: f"C{number}" for number, name in enumerate(n for n in metrics if not n.endswith("-s2"))}
     panels = 1 if gained else len(tasks)
-    drawing = Figure(figsize=(2.2 + 1.5 * len(tasks), 3.4), dpi=100, layout="constrained")
+    drawing = Figure(figsize=(1.8 + 1.5 * len(tasks), 3.4), dpi=100, layout="constrained")
     axes = drawing.subplots(1, panels, squeeze=False)[0]
     breadth = 0.84 / len(names)
     for place, name in enumerate(names):
@@ -106,17 +108,23 @@ def figure(
             for axis, (key, task) in zip(axes, tasks.items(), strict=True):
                 axis.bar(place, metrics[name][key][task.headline()[0]], 0.84, label=name, **style)
     if gained:
-        axes[0].set_xticks(range(len(tasks)), tasks)
+        judged = next(iter(gained.values()))
+        titles = [f"{name}\n{task.headline()[0]}" for name, task in tasks.items()]
+        titles = [t if name in judged else f"{t}\n(0 by {reference})" for name, t in zip(tasks, titles, strict=True)]
+        axes[0].set_xticks(range(len(tasks)), titles, fontsize=8)
         axes[0].axhline(0, color="black", lw=0.8)
-        axes[0].set_ylabel(f"better than {reference} by %")
+        axes[0].set_ylabel(f"better than {reference}, in % of its metric", fontsize=8)
         axes[0].grid(axis="y", alpha=0.3)
         axes[0].set_axisbelow(True)
     else:
         for axis, (key, task) in zip(axes, tasks.items(), strict=True):
-            axis.set_title(f"{key}\n{task.headline()[0]} {arrow(task)}", fontsize=9)
+            measure = task.headline()[0]
+            axis.axhline(constants[key][measure], color="black", lw=0.8, ls="--", label=CONSTANT)
+            axis.set_title(f"{key} {arrow(task)}\n{measure}, {task.units}", fontsize=8)
             axis.set_xticks([])
     for axis in axes:
+        axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     handles, labels = axes[0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside lower center", ncols=min(len(names), 8), fontsize=8, frameon=False)
+    drawing.legend(handles, labels, loc="outside lower center", ncols=min(len(handles), 9), fontsize=8, frameon=False)
     return drawing

@@ -23,13 +23,13 @@ from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.files import write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
-from sak.plotting import heat_map, save
+from sak.plotting import colour_bar, heat_map, save
 from sak.research.frozen_models import build_models, models_to_probe
 from sak.student import Student
 
 TITLES = {
-    "cka": "Linear CKA",
-    "reconstruction": "Linear reconstruction: R² of the row from the column",
+    "cka": "linear CKA",
+    "reconstruction": "R² of the row from the column",
 }
 
 
@@ -123,19 +123,17 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
 
 
 def heat_maps(result: Mapping) -> Figure:
-    """A row of panels for each measure, a panel for each level; cells in percent."""
+    """A row of panels for each level, a column for each measure: cells in percent, on one scale, as wide as a page."""
     names, count = result["models"], len(result["cka"])
-    side = 0.9 + 0.27 * len(names)
-    figure = Figure(figsize=(0.9 + side * count, 2 * side + 0.6), dpi=90, layout="constrained")
-    rows = figure.subfigures(2, 1, squeeze=False)[:, 0]
-    for row, (measure, title) in zip(rows, TITLES.items(), strict=True):
-        row.suptitle(title, fontsize=9)
-        axes = row.subplots(1, count, squeeze=False, sharey=True)[0]
-        for level, axis in enumerate(axes):
+    figure = Figure(figsize=(9.2, 1.5 + (0.35 + 0.25 * len(names)) * count), dpi=100, layout="constrained")
+    axes = figure.subplots(count, len(TITLES), squeeze=False, sharex=True, sharey=True)
+    for column, (measure, title) in enumerate(TITLES.items()):
+        for level in range(count):
             values = 100 * np.array(result[measure][level])
             text = [[f"{value:.0f}" for value in row] for row in values]
-            title = f"level {level + 1} of {count}"
-            heat_map(axis, values, text, names, names, title, limits=(0, 100), rotation=90, size=6.5)
+            place = f"level {level + 1} of {count}: {title}"
+            heat = heat_map(axes[level, column], values, text, names, names, place, (0, 100), rotation=90, size=7.5)
+    colour_bar(figure, heat, axes, "%", share=1 / count)
     return figure
 
 

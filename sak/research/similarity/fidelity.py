@@ -21,12 +21,13 @@ from sak.distillation.losses import match_grids
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.files import write_json
-from sak.plotting import CELL, heat_map, save
+from sak.plotting import colour_bar, heat_map, save
 from sak.research.similarity.aligners import as_distilled
 from sak.research.similarity.features import tokens_inside
 from sak.student import Student
 
 SHOWN = 4  # images of the PCA panels
+CELL = 1.3  # inches, of each of them
 TAILS = (0.02, 0.98)  # quantiles of the teacher's components that the colours span
 
 
@@ -219,22 +220,23 @@ def _panels(
 
 
 def _figure(result: Mapping) -> Figure:
-    """Teachers x levels: cosine per token, of whole maps, and of the best constant."""
+    """Teachers x levels: cosine per token, of whole maps, and of the best constant; mean ± spread over images."""
     names, levels = list(result["teachers"]), result["levels"]
     panels = {
-        "cosine per token": ("token", "token_spread"),
-        "cosine of whole maps": ("whole", "whole_spread"),
+        "per token": ("token", "token_spread"),
+        "of whole maps": ("whole", "whole_spread"),
         "best constant token": ("constant", None),
     }
     figure = Figure(
-        figsize=(1.2 + (0.5 + 0.75 * len(levels)) * len(panels), 1.3 + 0.5 * len(names)), dpi=100, layout="constrained"
+        figsize=(1.8 + (0.2 + 0.55 * len(levels)) * len(panels), 1.1 + 0.5 * len(names)), dpi=100, layout="constrained"
     )
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axis, (title, (key, spread)) in zip(axes, panels.items(), strict=True):
         rows = [list(result["teachers"][name].values()) for name in names]
         values = np.array([[cell[key] for cell in row] for row in rows])
         text = [[f"{cell[key]:.3f}" + (f"\n±{cell[spread]:.3f}" if spread else "") for cell in row] for row in rows]
-        heat_map(axis, values, text, names, [f"block {block}" for block in levels], title, limits=(0, 1))
+        heat = heat_map(axis, values, text, names, [f"block {block}" for block in levels], title, limits=(0, 1))
+    colour_bar(figure, heat, axes, "cosine, mean ± spread over images")
     return figure
 
 
