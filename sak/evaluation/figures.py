@@ -20,6 +20,7 @@ from sak.student import StudentOutput
 from sak.tasks import Task
 
 SIZE = 6.5  # points, of what explains the colours
+LONGEST = 16  # characters of an image's name that stand beside it
 LINE = 0.15  # inches, of a line of it
 
 
@@ -30,16 +31,18 @@ def prediction_panel(
 
     Args:
         batch: of samples; their names, if they have any, stand beside the rows.
-        cell: width and height of a picture in inches.
+        cell: width of a picture in inches.
     """
     images = batch["image"].cpu()
     count, columns, abreast = len(images), 1 + 2 * len(tasks), max(1, round(2 * cell))
+    height = cell * images.shape[2] / images.shape[3]
     maps = {name: _maps(batch, output, task) for name, task in tasks.items()}
     keys = {name: task.key(maps[name]["truth"] + maps[name]["prediction"]) for name, task in tasks.items()}
+    # Lines of patches, and three for a bar.
     below = max(LINE * (math.ceil(len(key) / abreast) + 3 * bool(tasks[name].scale)) for name, key in keys.items())
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    figure = Figure(figsize=(cell * columns, cell * count + 0.4 + below), dpi=100, layout=layout)
-    grid = figure.add_gridspec(count + 1, columns, height_ratios=[*[cell] * count, below])
+    figure = Figure(figsize=(cell * columns, height * count + 0.4 + below), dpi=100, layout=layout)
+    grid = figure.add_gridspec(count + 1, columns, height_ratios=[*[height] * count, below])
     axes = [[figure.add_subplot(grid[row, column]) for column in range(columns)] for row in range(count)]
     for axis in (axis for row in axes for axis in row):
         axis.set_xticks([])
@@ -47,7 +50,7 @@ def prediction_panel(
         axis.spines[:].set_visible(False)
     for row, (image, name) in enumerate(zip(images, batch.get("name", [""] * count), strict=True)):
         axes[row][0].imshow(image.permute(1, 2, 0).numpy())
-        axes[row][0].set_ylabel(name, fontsize=SIZE)
+        axes[row][0].set_ylabel(name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}", fontsize=SIZE)
     axes[0][0].set_title("image", fontsize=8)
     for number, (name, task) in enumerate(tasks.items()):
         # Between the colours of two classes or directions there is none.

@@ -17,7 +17,7 @@ class Depth(Task):
     measures = {"rmse": LOWER}
     units = "metres"
     channels_of = {"nyud": 1}
-    scale = Scale("viridis", 0, 10, "depth, metres")  # NYUD's rooms end there
+    scale = Scale("viridis", 0, 10, "depth, metres (beyond 10 as 10)")  # NYUD's rooms end there
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """L1 per valid pixel."""

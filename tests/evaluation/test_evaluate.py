@@ -75,12 +75,13 @@ def test_tables(parts):
 def test_figures_have_a_panel_for_everything(parts):
     _, tasks, student, dataset = parts
     batch = torch.utils.data.default_collate([dataset[0], dataset[1]])
+    batch["name"][1] = "a_name_too_long_for_its_row_0123456789"
     with torch.no_grad():
         output = student.eval()(batch["image"])
     panel = prediction_panel(batch, output, tasks)
     pictures = [axis for axis in panel.axes if axis.images]
     assert len(pictures) == 2 * (1 + 2 * len(tasks))
-    assert [axis.get_ylabel() for axis in pictures if axis.get_ylabel()] == dataset.names[:2]
+    assert [axis.get_ylabel() for axis in pictures if axis.get_ylabel()] == [dataset.names[0], "…_row_0123456789"]
     for task in tasks:
         assert {f"{task}\ntruth", f"{task}\nprediction"} <= {axis.get_title() for axis in pictures}
     shown = {text.get_text() for axis in panel.axes if axis.legend_ for text in axis.legend_.get_texts()}

@@ -66,8 +66,6 @@ def figure(table: Table) -> Figure:
         if table.several_seeds
         else "one seed: no difference is a finding"
     )
-    drawing.supxlabel(
-        f"filled: retrained, hollow: masked; ticks: seeds; dotted: {names[table.baseline]}\n{chance}",
-        fontsize=7,
-    )
+    dotted = names.get(table.baseline, table.baseline)
+    drawing.supxlabel(f"filled: retrained, hollow: masked; ticks: seeds; dotted: {dotted}\n{chance}", fontsize=7)
     return drawing

@@ -114,7 +114,8 @@ def mean_metrics(several: Sequence[Metrics]) -> Metrics:
 
 
 def as_json(table: Table) -> dict:
-    """{..., "rows": [...]} with mean, std and half of the 95 % interval (None of one seed), and every seed's values."""
+    """{..., "rows": [...]} with mean, std and half of the 95 % interval (None of one seed), and every seed's values;
+    ``finding`` is better, worse or none, or None where there is nothing to tell it by."""
 
     def content(row: Row) -> dict:
         metrics = list(row.metrics.values())
@@ -130,7 +131,7 @@ def as_json(table: Table) -> dict:
             },
             "delta_m": spread(table.gains(row)),
             "delta_m_paired": spread(table.paired_gains(row)),
-            "finding": table.finding(row),
+            "finding": None if (found := table.finding(row)) == UNKNOWN else found,
             "parameters": row.parameters,
             "training_seconds": spread(list(row.seconds.values())),
         }
@@ -222,7 +223,8 @@ def _cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _notes(table: Table) -> list[str]:
-    reference = table.reference
+    reference, names = table.reference, short_names(table)
+    baseline = names.get(table.baseline, table.baseline)
     if table.several_seeds:
         notes = [
             "±: half of the 95 % confidence interval of the mean over seeds (Student's t); standard deviations are in "
@@ -231,19 +233,19 @@ def _notes(table: Table) -> list[str]:
     else:
         notes = ["One seed: there is no interval, and no difference is a finding."]
     if reference is None:
-        notes.append(f"No Δm: {table.baseline} has no finished run, or 0 in every headline metric.")
+        notes.append(f"No Δm: {baseline} has no finished run, or 0 in every headline metric.")
     else:
-        notes.append(f"Δm: against the mean of the retrained variant `{table.baseline}` over its seeds.")
+        notes.append(f"Δm: against the mean of the retrained variant `{baseline}` over its seeds.")
         if table.several_seeds:
             notes.append(
-                f"Paired: minus the Δm of `{table.baseline}` with the same seed, which sees the same images in the "
+                f"Paired: minus the Δm of `{baseline}` with the same seed, which sees the same images in the "
                 f"same order. Finding: `{NOTHING}` where its interval holds 0; of twenty variants that change nothing "
                 "one is taken for a finding by chance."
             )
         if left_out := [task for task in table.tasks if task not in reference]:
             notes.append(f"{', '.join(left_out)} are not in Δm: the baseline has 0 there, so no relative gain exists.")
     notes.append("Training: steps × the median seconds of a step, without evaluation, on the machine as it was.")
-    shortened = [f"`{short}` is {name}" for name, short in short_names(table).items() if short != name]
+    shortened = [f"`{short}` is {name}" for name, short in names.items() if short != name]
     notes += [f"{', '.join(shortened)}."] if shortened else []
     notes += [f"{name} failed and is missing: {reason}" for name, reason in table.failed.items()]
     return notes
