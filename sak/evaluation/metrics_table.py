@@ -21,17 +21,15 @@ def rows(
     table = [("task", "metric", *columns, *(["gain %"] if gains else []), "unit", "better is")]
     for name, task in tasks.items():
         for measure, direction in task.measures.items():
-            values = [_number(column.get(name, {}).get(measure), task.units) for column in columns.values()]
+            values = [_number(column.get(name, {}).get(measure), task.digits) for column in columns.values()]
             if gains:
                 values.append(f"{gains[name]:+.2f}" if measure == task.headline()[0] else "")
             table.append((name, measure, *values, task.units, "higher" if direction == HIGHER else "lower"))
     return table
 
 
-def _number(value: float | None, units: str) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if units == "metres" else f"{value:.2f}"
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:

@@ -48,6 +48,7 @@ class Task(abc.ABC):
         weight: of its loss in the sum over tasks.
         measures: {metric: whether higher or lower is better}; the first one is the headline.
         units: what the metrics are measured in.
+        digits: behind the point, where metrics are shown.
         channels_of: {data set: output channels}; a data set that is not named does not have the task.
         classes_of: {data set: names of the classes}, where the labels are classes.
         scale: of the pictures, where the labels are numbers.
@@ -57,6 +58,7 @@ class Task(abc.ABC):
     weight: float
     measures: Mapping[str, str]
     units: str
+    digits: int = 2
     channels_of: Mapping[str, int]
     classes_of: Mapping[str, Sequence[str]] = {}
     scale: Scale | None = None

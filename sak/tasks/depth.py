@@ -16,6 +16,7 @@ class Depth(Task):
     weight = 1.0
     measures = {"rmse": LOWER}
     units = "metres"
+    digits = 4
     channels_of = {"nyud": 1}
     scale = Scale("viridis", 0, 10, "depth, metres (beyond 10 as 10)")  # NYUD's rooms end there
 

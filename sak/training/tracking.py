@@ -117,8 +117,11 @@ class Scalar(NamedTuple):
     time: float
 
 
-def read_scalars(events: Path) -> dict[str, list[Scalar]]:
-    """{tag: its values in the order of their steps}, with the weights of routers under STAGE/GROUP/TASK/blockN/SOURCE.
+Scalars = dict[str, list[Scalar]]  # {tag: its values in the order of their steps}
+
+
+def read_scalars(events: Path) -> Scalars:
+    """All of a run; the weights of routers under STAGE/GROUP/TASK/blockN/SOURCE.
 
     Args:
         events: the folder of a run's events, of today or of before; one that is not there holds none.
@@ -142,7 +145,7 @@ def read_scalars(events: Path) -> dict[str, list[Scalar]]:
     return {tag: [scalars[step] for step in sorted(scalars)] for tag, scalars in found.items()}
 
 
-def _read(folder: Path) -> dict[str, list[Scalar]]:
+def _read(folder: Path) -> Scalars:
     if not folder.is_dir():
         return {}
     # All scalars are kept; of images and histograms, which are large, none is looked at.

@@ -19,14 +19,14 @@ def bars(figure):
 def test_knock_outs_have_one_scale_for_all_units():
     changes = np.array([[-6.0, 0.0, 3.0, 1.5], [-0.06, 0.0, 0.03, 0.015]])  # per cent, metres
     relative = np.array([[-20.0, 0.0, 10.0, 5.0], [-20.0, 0.0, 10.0, 5.0]])
-    tasks, units = ["semseg", "depth"], ["%", "metres"]
-    figure = knock_out_figure(np.full((2, 4), 0.25), changes, relative, tasks, units, SOURCES)
+    tasks = {name: build(name, "nyud") for name in ("semseg", "depth")}
+    figure = knock_out_figure(np.full((2, 4), 0.25), changes, relative, tasks, SOURCES)
     (heat,) = figure.axes[1].images
     assert heat.get_clim() == (-20, 20)
     assert np.array_equal(heat.to_rgba(heat.get_array())[0], heat.to_rgba(heat.get_array())[1])
     assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["semseg, %", "depth, metres"]
     texts = [text.get_text() for text in figure.axes[1].texts]
-    assert (texts[0], texts[4], texts[5]) == ("-6.00\n(-20.0 %)", "-0.06\n(-20.0 %)", "+0.00\n(+0.0 %)")
+    assert (texts[0], texts[4], texts[5]) == ("-6.00\n(-20.0 %)", "-0.0600\n(-20.0 %)", "+0.0000\n(+0.0 %)")
     assert bars(figure) == {
         "mean weight (1/4: all alike)": (0, 1),
         "% of the metric with all sources": (-20, 20),
@@ -35,10 +35,12 @@ def test_knock_outs_have_one_scale_for_all_units():
 
 def test_a_knock_out_of_a_metric_that_is_0_has_no_colour_and_small_ones_stay_pale():
     relative = np.array([[np.nan] * 4, [0.1, -0.1, 0.0, 0.0]])
-    figure = knock_out_figure(np.full((2, 4), 0.25), relative, relative, ["a", "b"], ["%", "%"], SOURCES)
+    tasks = {name: build(name, "nyud") for name in ("semseg", "edge")}
+    figure = knock_out_figure(np.full((2, 4), 0.25), relative, relative, tasks, SOURCES)
     assert figure.axes[1].images[0].get_clim() == (-1, 1)
     assert figure.axes[1].texts[0].get_text() == "+nan"
-    nothing = knock_out_figure(np.full((1, 4), 0.25), np.ones((1, 4)), np.full((1, 4), np.nan), ["a"], ["%"], SOURCES)
+    del tasks["edge"]
+    nothing = knock_out_figure(np.full((1, 4), 0.25), np.ones((1, 4)), np.full((1, 4), np.nan), tasks, SOURCES)
     assert nothing.axes[1].texts[0].get_text() == "+1.00"
 
 

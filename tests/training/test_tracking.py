@@ -14,7 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from sak import config
 from sak.evaluation.evaluate import Evaluation
 from sak.research.ablation.cost import timing
-from sak.research.routing.history import read_history
+from sak.research.routing.history import router_history
 from sak.training.checkpoint import Progress
 from sak.training.router_record import TRAINING, VALIDATION
 from sak.training.run_directory import RunDirectory
@@ -99,7 +99,7 @@ def test_a_run_of_before_is_read_as_one_of_today(tmp_path):
     }
     assert list(curve(tmp_path, "distill/learning_rate")) == [1, 2, 3, 4, 5]
     assert list(curve(tmp_path, "multitask/learning_rate")) == [1, 2, 3, 4]
-    assert read_history(tmp_path, ["edge"], SOURCES, [3], VALIDATION) == {
+    assert router_history(read_scalars(tmp_path), ["edge"], SOURCES, [3], VALIDATION) == {
         "edge": {3: {source: [(2, 0.5)] for source in SOURCES}}
     }
 
@@ -119,7 +119,7 @@ def test_a_run_of_before_goes_on(tiny, tracker, monkeypatch):
     resumed.close()
     assert curve(events, "multitask/loss/total") == {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25}
     assert curve(events, "multitask/metrics/edge/ods_f") == {2: 0.5}
-    history = read_history(events, ["edge"], SOURCES, [3], TRAINING)
+    history = router_history(read_scalars(events), ["edge"], SOURCES, [3], TRAINING)
     assert history["edge"][3]["clip"] == [(1, 0.5), (2, 0.5), (3, 0.75), (4, 0.75)]
 
 

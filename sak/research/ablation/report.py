@@ -211,8 +211,7 @@ def _cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
         metrics = row.metrics.values()
         cells.append([names[row.variant], row.kind, str(len(metrics))])
         for name, task in table.tasks.items():
-            digits = 4 if task.units == "metres" else 2
-            cells[-1].append(plus_minus([each[name][task.headline()[0]] for each in metrics], f".{digits}f"))
+            cells[-1].append(plus_minus([each[name][task.headline()[0]] for each in metrics], f".{task.digits}f"))
         cells[-1] += [
             plus_minus(table.gains(row), "+.2f"),
             *([plus_minus(table.paired_gains(row), "+.2f"), table.finding(row)] if paired else []),

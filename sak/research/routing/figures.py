@@ -14,6 +14,7 @@ from torch import Tensor
 from sak.plotting import WEIGHTS, colour_bar, heat_map, weight_bar, weight_map
 from sak.research.routing.history import History
 from sak.research.routing.statistics import RouterStatistics
+from sak.tasks import Task
 
 CELL = 1.25  # inches
 SMALLEST_CHANGE = 1.0  # percent, at the ends of the colours of knock-outs: below it there is little to see
@@ -108,8 +109,7 @@ def knock_out_figure(
     weights: np.ndarray,
     changes: np.ndarray,
     relative: np.ndarray,
-    tasks: Sequence[str],
-    units: Sequence[str],
+    tasks: Mapping[str, Task],
     sources: Sequence[str],
 ) -> Figure:
     """Mean weight of each source beside what its knock-out does to the headline metric, all (tasks, S).
@@ -122,10 +122,13 @@ def knock_out_figure(
     figure = Figure(figsize=(3.4 + 1.5 * len(sources), 1.3 + 0.45 * len(tasks)), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
     text = [[f"{value:.2f}" for value in row] for row in weights]
-    heat = weight_map(left, weights, text, tasks, sources, "mean weight, all levels")
+    heat = weight_map(left, weights, text, list(tasks), sources, "mean weight, all levels")
     weight_bar(figure, heat, left, len(sources), "mean weight")
-    text = [[_change(*pair) for pair in zip(*rows, strict=True)] for rows in zip(changes, relative, strict=True)]
-    rows = [f"{task}, {unit}" for task, unit in zip(tasks, units, strict=True)]
+    text = [
+        [_change(change, share, task.digits) for change, share in zip(*rows, strict=True)]
+        for task, *rows in zip(tasks.values(), changes, relative, strict=True)
+    ]
+    rows = [f"{name}, {task.units}" for name, task in tasks.items()]
     title = "change without the source\n(below 0: worse)"
     most = max(SMALLEST_CHANGE, np.abs(relative[np.isfinite(relative)]).max(initial=0))
     heat = heat_map(right, relative, text, rows, sources, title, (-most, most), "RdBu")
@@ -133,8 +136,8 @@ def knock_out_figure(
     return figure
 
 
-def _change(change: float, relative: float) -> str:
-    shown = f"{round(change, 2) + 0:+.2f}"  # + 0: no minus before a zero
+def _change(change: float, relative: float, digits: int) -> str:
+    shown = f"{round(change, digits) + 0:+.{digits}f}"  # + 0: no minus before a zero
     return f"{shown}\n({round(relative, 1) + 0:+.1f} %)" if np.isfinite(relative) else shown
 
 

@@ -95,7 +95,7 @@ def console(inspection: Inspection, sources: Sequence[str], chosen: Mapping[str,
     for task, levels in inspection.routers.items():
         for number, source in enumerate(sources):
             cells = [f"{router.mean[number]:.3f} ±{router.spread[number]:.3f}" for router in levels.values()]
-            effect = (f"{changes[source][task]:+.2f}", chosen[task].units) if changes else ()
+            effect = (f"{changes[source][task]:+.{chosen[task].digits}f}", chosen[task].units) if changes else ()
             rows.append((task, source, *cells, f"{inspection.overall(task)[number]:.3f}", *effect))
     kinds = list(next(iter(next(iter(inspection.information.values())).values())))
     bits: list[tuple[str, ...]] = [("task", "block", "entropy", "of mean", *(kind.replace("_", " ") for kind in kinds))]

@@ -1,28 +1,26 @@
 """How the mean weights of a run's routers changed while it trained, from its events."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from sak.config.schema import STAGES
 from sak.training.router_record import weight_tag
-from sak.training.tracking import read_scalars
+from sak.training.tracking import Scalars
 
 History = dict[str, dict[int, dict[str, list[tuple[int, float]]]]]  # {task: {block: {source: [(step, weight)]}}}
 
 
-def read_history(
-    events: Path, tasks: Sequence[str], sources: Sequence[str], levels: Sequence[int], group: str
+def router_history(
+    scalars: Scalars, tasks: Sequence[str], sources: Sequence[str], levels: Sequence[int], group: str
 ) -> History:
     """The router weights of a run, in the order of the second stage's steps.
 
     Args:
-        events: the folder of the run's events; one that is not there holds none.
+        scalars: of its events.
         group: ``router_record.VALIDATION`` or ``router_record.TRAINING``.
 
     Returns:
         what was found; a router without scalars is left out.
     """
-    scalars = read_scalars(events)
     history: History = {}
     for task in tasks:
         for block in levels:

@@ -30,7 +30,7 @@ from sak.metrics import Metrics
 from sak.plotting import pixels, save
 from sak.research.routing import figures
 from sak.research.routing.findings import Inspection, as_json, console
-from sak.research.routing.history import History, read_history
+from sak.research.routing.history import History, router_history
 from sak.research.routing.images import GivenImages, main_classes
 from sak.research.routing.statistics import (
     class_information,
@@ -41,6 +41,7 @@ from sak.research.routing.statistics import (
 from sak.research.routing.tokens import TokenRecord
 from sak.tasks import Task
 from sak.training.router_record import TRAINING, VALIDATION
+from sak.training.tracking import read_scalars
 
 OVERLAYS = 4  # images on which weights per token are shown
 
@@ -145,8 +146,10 @@ def _measure(
         masked = MaskedStudents(subject, chosen, dataset, accelerator, output / "knock_out.json")
         without = dict(zip(student.sources, masked.metrics([[source] for source in student.sources]), strict=True))
 
+    scalars = read_scalars(Path(subject.name) / "events")
+
     def history(group: str) -> History:
-        return read_history(Path(subject.name) / "events", list(routers), student.sources, blocks, group)
+        return router_history(scalars, list(routers), student.sources, blocks, group)
 
     return Inspection(
         title=title,
@@ -204,8 +207,7 @@ def _draw(
             np.array([[inspection.overall(task)[s] for s in range(len(sources))] for task in names]),
             np.array([[changes[source][task] for source in sources] for task in names]),
             np.array([[inspection.relative_change(source, task) for source in sources] for task in names]),
-            names,
-            [chosen[task].units for task in names],
+            {task: chosen[task] for task in names},
             sources,
         )
     drawn |= _overlays(subject, dataset, accelerator)
