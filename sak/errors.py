@@ -7,3 +7,11 @@ class UserError(ValueError):
     The entry points in `tools` print it without a traceback and exit with code 2. Anything else that is
     raised is a defect of the library and keeps its traceback.
     """
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Text that any file and any drawing takes: names of files are bytes, and some are no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

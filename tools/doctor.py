@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     experiment = config.load(options.config, options.overrides)
 
     from sak.preflight.doctor import describe_plan, diagnose  # after the config's own mistakes: it loads torch
-    from sak.preflight.survey import report
+    from sak.preflight.summary import report
 
     workers = min(experiment.data.workers, os.cpu_count() or 1) if options.workers is None else options.workers
     survey, plan = diagnose(experiment, options.quick, workers)

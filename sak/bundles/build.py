@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from omegaconf import DictConfig
 from torch import nn
+from tqdm import tqdm
 
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, left_out, plain, teacher_spec
 from sak.data.archive import Archive
+from sak.data.discovery import told
 from sak.data.images import Images, find_images
 from sak.errors import UserError
 from sak.student import Student
@@ -33,17 +35,25 @@ def build_labelled(config: DictConfig) -> Archive:
     return data.build(config.data, "train", config.stages.multitask.augment, config.seed)
 
 
-def build_training_set(config: DictConfig, stage: str, labelled: Callable[[], Archive]) -> Archive | Images:
+def build_training_set(
+    config: DictConfig, stage: str, labelled: Callable[[], Archive], say: Callable[[str], None] = tqdm.write
+) -> Archive | Images:
     """The images that a stage trains on.
 
     Args:
         labelled: gives what `build_labelled` gives, so that its files are listed once for both stages.
+        say: is told what lies beside the images and is left out.
     """
     if stage != "distill":
         return labelled()
     settings = config.stages.distill
-    files = find_images(settings.images) if settings.images else labelled().image_files
-    return Images(files, image_size(config, stage), config.seed, tuple(settings.crop_scale))
+    size, scale = image_size(config, stage), tuple(settings.crop_scale)
+    if not settings.images:
+        return Images(labelled().image_files, size, config.seed, scale, upright=False)
+    files = find_images(settings.images)
+    if files.left_out:
+        say(f"{settings.images}: {len(files):,} images; {told(files.left_out)}")
+    return Images(files, size, config.seed, scale)
 
 
 def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapping[str, Sequence[int]]) -> Student:

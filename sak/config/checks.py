@@ -44,6 +44,8 @@ def _check_data(config: DictConfig, require: Require) -> None:
     require(config.data.timeout > 0, "data.timeout", "positive")
     require(config.data.on_error in ("stop", "skip"), "data.on_error", "stop or skip")
     require(0 <= config.data.max_skipped <= 1, "data.max_skipped", "a share between 0 and 1")
+    tolerance = config.data.normals_tolerance
+    require(tolerance is None or 0 < tolerance < 1, "data.normals_tolerance", "between 0 and 1, or null")
 
 
 def _check_computation(config: DictConfig, require: Require) -> None:

@@ -36,6 +36,11 @@ class DataConfig:
     timeout: int = 600  # seconds until a batch that does not come from them is given up
     on_error: str = "stop"  # at an image whose files are missing or damaged; or skip (docs/resuming.md)
     max_skipped: float = 0.001  # share of the images that may be skipped
+    # Whether the crop of training avoids windows of one class also where semseg is no task, by reading it for the crop
+    # alone; false as published (docs/recipes.md)
+    crop_by_semseg: bool = False
+    # Normals whose length is farther than this from 1 are ignored, in training and evaluation; null: none, as published
+    normals_tolerance: float | None = None
     renderer: RendererConfig = field(default_factory=RendererConfig)
 
 

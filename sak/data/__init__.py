@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,16 @@ def build(
         UserError: the data set is unknown, or its root or files are missing.
     """
     kind = kind_of(data.dataset)
-    if not Path(data.root).is_dir():
+    if not Path(os.path.expanduser(data.root)).is_dir():
         raise UserError(f"data.root is {data.root}, but there is no such directory")
     chosen = list(data.tasks if tasks is None else tasks)
-    return kind(data.root, split, tasks=chosen, image_size=data.image_size, augment=augment, seed=seed)
+    return kind(
+        data.root,
+        split,
+        tasks=chosen,
+        image_size=data.image_size,
+        augment=augment,
+        seed=seed,
+        crop_by_semseg=data.crop_by_semseg,
+        normals_tolerance=data.normals_tolerance,
+    )

@@ -1,5 +1,6 @@
 """What the multi-task archives share: ids from a list, one file or two per task, samples that a seed determines."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from sak.data import transforms
-from sak.data.reading import FaultyFile, naming, read_image
+from sak.data.discovery import files_in
+from sak.data.reading import FaultyFile, image_size, read_ids, read_image
 from sak.errors import UserError
+from sak.labels import IGNORE
 from sak.metrics.boundary import boundary_map
 
 # For one file: the places where it may lie under the root, "{}" for the image's id; the first that exists is read.
@@ -26,13 +29,18 @@ class Archive(Dataset):
     Where "edge" is a task, unaugmented items also hold "boundaries": uint8 (1, H, W), 1 on the boundaries that
     the evaluation matches, 255 on the padding.
 
+    Images are read as they are stored, whatever orientation their EXIF data tell: the labels fit these pixels.
+
     Args:
         root: the archive's folder.
         split: "train" or "val".
         tasks: which labels to read, all by default.
-        image_size: the canvas (H, W).
+        image_size: the canvas (H, W); `CANVAS` by default.
         augment: apply the training recipe (`transforms.for_training`).
         seed: of the augmentation, which is a function of (seed, epoch, index) alone: see `set_epoch`.
+        crop_by_semseg: let the augmentation's crop look at semseg, which is read for it, where it is not among the
+            tasks. The published loader looks at it only where it is.
+        normals_tolerance: ignore normals whose length is farther than this from 1; None: none, as published.
 
     Raises:
         UserError: for an unknown split or task, for missing files (all are counted, the first is named), and when an
@@ -45,29 +53,35 @@ class Archive(Dataset):
     LISTS: str
     FILES: dict[str, tuple[Places, ...]]  # the files that each task needs
     RELEASE: dict[str, int]  # the number of images of each split as it was published
+    CANVAS = (512, 512)
 
     def __init__(
         self,
         root: str | os.PathLike,
         split: str = "train",
         tasks: Sequence[str] | None = None,
-        image_size: Sequence[int] = (512, 512),
+        image_size: Sequence[int] | None = None,
         augment: bool = False,
         seed: int = 0,
+        crop_by_semseg: bool = False,
+        normals_tolerance: float | None = None,
     ):
-        self.root = Path(root)
+        self.root = Path(os.path.expanduser(root))
         self.split = split
         self.tasks = self.TASKS if tasks is None else tuple(tasks)
-        self.image_size = tuple(image_size)
+        self.image_size = tuple(image_size or self.CANVAS)
         self.augment = augment
         self.seed = seed
+        self.normals_tolerance = normals_tolerance
         self.epoch = 0
+        self._with_images = True
 
         unknown = [task for task in self.tasks if task not in self.TASKS]
         if unknown:
             raise UserError(f"{self.TITLE} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
+        self._labels = self.labels_read(self.tasks, crop_by_semseg and augment)
         self.names = self.list_names(self.root, split)
-        found, missing = self.find_files(self.root, self.names, self.tasks)
+        found, missing = self.find_files(self.root, self.names, self._labels)
         if missing:
             task, first = missing[0]
             raise UserError(
@@ -79,11 +93,24 @@ class Archive(Dataset):
         self._files = files
 
     @classmethod
+    def labels_read(cls, tasks: Sequence[str], crop_by_semseg: bool) -> tuple[str, ...]:
+        """The tasks, and what is read for the crop alone.
+
+        Raises:
+            UserError: the crop is to look at semseg, which this data set does not have.
+        """
+        if not crop_by_semseg or "semseg" in tasks:
+            return tuple(tasks)
+        if "semseg" not in cls.TASKS:
+            raise UserError(f"data.crop_by_semseg is set, but {cls.TITLE} has no semseg: set it to false")
+        return (*tasks, "semseg")
+
+    @classmethod
     def list_names(cls, root: Path, split: str) -> list[str]:
         """The ids of a split, in the list's order.
 
         Raises:
-            UserError: there is no such split, no such folder, or no list.
+            UserError: there is no such split, no such folder, or no list, or a line of it is no id.
         """
         if split not in cls.RELEASE:
             raise UserError(f"{cls.TITLE} has no split {split!r}: it has train and val.")
@@ -92,17 +119,14 @@ class Archive(Dataset):
         path = root / cls.LISTS.format(split)
         if not path.is_file():
             raise UserError(f"{path}, the list of {split} images, is missing: is {root} the right archive?")
-        with naming(path):
-            names = path.read_text(encoding="utf-8").split()
-        if not names:
-            raise UserError(f"{path} lists no image: restore it from the archive.")
-        return names
+        images = files_in((root / cls.IMAGES).parent)
+        return read_ids(path, lambda name: os.path.basename(cls.IMAGES).format(name) in images)
 
     @classmethod
     def find_files(
         cls, root: Path, names: Sequence[str], tasks: Sequence[str]
     ) -> tuple[dict[str, list[list[Path | None]]], list[tuple[str, str]]]:
-        """Where the files of images and tasks lie, and which do not exist.
+        """Where the files of images and tasks lie, and which do not exist; their suffixes may be in any case.
 
         Returns:
             {"image" or task: for each name the files that it needs}, None in the place of a missing one; and
@@ -112,7 +136,9 @@ class Archive(Dataset):
         folders = {os.path.dirname(place) for files in needed.values() for places in files for place in places}
         # One listing per folder instead of one query per file: archives often lie on a network.
         present = {
-            f"{folder}/{name}" for folder in folders if (root / folder).is_dir() for name in os.listdir(root / folder)
+            _in_any_case(f"{folder}/{name}"): f"{folder}/{name}"
+            for folder in folders
+            for name in sorted(files_in(root / folder))  # of ID.JPG and ID.jpg the latter
         }
         found: dict[str, list[list[Path | None]]] = {task: [] for task in needed}
         missing: dict[tuple[str, str], None] = {}  # in the order in which they are met
@@ -121,7 +147,7 @@ class Archive(Dataset):
                 paths = []
                 for places in files:
                     candidates = [place.format(name) for place in places]
-                    path = next((candidate for candidate in candidates if candidate in present), None)
+                    path = next(filter(None, (present.get(_in_any_case(place)) for place in candidates)), None)
                     if path is None:
                         missing[task, ", or ".join(str(root / candidate) for candidate in candidates)] = None
                     paths.append(None if path is None else root / path)
@@ -149,27 +175,71 @@ class Archive(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict:
+        return transforms.finish(self.packed(index))
+
+    def packed(self, index: int) -> dict:
+        """The item before `transforms.finish`, which an augmented one does not need."""
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
-        sample: transforms.Sample = {"name": self.names[index], "image": read_image(self.image_files[index])}
-        size = sample["image"].shape[:2]
-        for task in self.tasks:
-            sample[task] = self.read(task, size, *self._files[task][index])
-        self._check_shapes(sample, index)
+        path = self.image_files[index]
+        sample: transforms.Sample = {"name": self.names[index]}
+        if self._with_images:
+            sample["image"] = read_image(path)
+            size = transforms.grid(sample)
+        else:
+            size = image_size(path)
+        for task in self._labels:
+            sample[task] = self.read_label(task, size, path, self._files[task][index])
+        if "normals" in sample and self.normals_tolerance is not None:
+            sample["normals"] = ignore_far(sample["normals"], self.normals_tolerance)
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])
-            return transforms.for_training(sample, rng, self.image_size)
+            sample = transforms.for_training(sample, rng, self.image_size)
+            return {key: value for key, value in sample.items() if key not in self._labels or key in self.tasks}
         if "edge" in self.tasks:
             sample["boundaries"] = self.read_boundaries(*self._files["edge"][index])
         sample = transforms.fit(sample, self.image_size)
         if "boundaries" in sample:  # drawn after the labels were fitted: a drawn line would not survive shrinking
             sample["boundaries"] = boundary_map(sample["boundaries"]).astype(np.uint8)[..., None]
-        return transforms.for_evaluation(sample, self.image_size)
+        return transforms.packed_for_evaluation(sample, self.image_size)
 
-    def _check_shapes(self, sample: dict, index: int) -> None:
-        size = sample["image"].shape[:2]
-        for task in self.tasks:
-            if sample[task].shape[:2] != size:
-                raise FaultyFile(
-                    f"{self._files[task][index][0]} is {sample[task].shape[:2]} pixels (height, width), but its image "
-                    f"{self.image_files[index]} is {size}: restore both from the archive."
-                )
+    def without_images(self) -> "Archive":
+        """The same unaugmented items but for "image", which is not decoded: for whoever asks for labels alone."""
+        if self.augment or not self.tasks:
+            raise ValueError("an augmentation looks at the images, and without tasks there is nothing else")
+        labels = copy.copy(self)
+        labels._with_images = False
+        return labels
+
+    @classmethod
+    def read_label(cls, task: str, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
+        """`read` and `check_label`."""
+        return check_label(cls.read(task, size, *paths), size, image, paths)
+
+
+def check_label(label: np.ndarray, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
+    """The label, if it is what that of any task must be: of its image's size, and of finite numbers.
+
+    Raises:
+        FaultyFile: it is not.
+    """
+    if label.shape[:2] != size:
+        raise FaultyFile(
+            f"{paths[0]} is {label.shape[:2]} pixels (height, width), but its image {image} is {size}: "
+            "restore both from the archive.",
+            kind="size",
+        )
+    if label.dtype.kind == "f" and not np.isfinite(label).all():
+        raise FaultyFile(f"{paths[0]} holds numbers that are not finite: restore it from the archive.")
+    return label
+
+
+def ignore_far(normals: np.ndarray, tolerance: float) -> np.ndarray:
+    """Normals (H, W, 3), 255 where their length is farther than this from 1."""
+    far = np.abs(np.linalg.norm(normals, axis=-1, keepdims=True) - 1) > tolerance
+    return np.where(far, np.float32(IGNORE), normals)
+
+
+def _in_any_case(path: str) -> str:
+    """One name for all ways to write the suffix."""
+    stem, suffix = os.path.splitext(path)
+    return stem + suffix.lower()

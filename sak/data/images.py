@@ -1,7 +1,8 @@
 """Images without labels, for the distillation stage."""
 
-import io
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,20 +11,21 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from sak.data.discovery import expand, find_files, suffix_of, told
 from sak.data.names import Names
-from sak.data.reading import naming
-from sak.data.tar import Member, expand, open_archives
-from sak.errors import UserError
+from sak.data.reading import SUFFIXES, read_image
+from sak.data.tar import Member, Members, open_archives
+from sak.data.transforms import finish
+from sak.errors import UserError, printable
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 RATIO = (3 / 4, 4 / 3)  # width / height of a crop
 
 
 class Files(Sequence[Path]):
-    """The files of these names in a folder."""
+    """The files of these names in a folder; `left_out` counts what else is there."""
 
-    def __init__(self, folder: str | os.PathLike, names: Names):
-        self.folder, self.names = Path(folder), names
+    def __init__(self, folder: str | os.PathLike, names: Names, left_out: Counter[str]):
+        self.folder, self.names, self.left_out = Path(folder), names, left_out
 
     def __len__(self) -> int:
         return len(self.names)
@@ -32,37 +34,44 @@ class Files(Sequence[Path]):
         return self.folder / self.names[index]
 
 
-def find_images(source: str | os.PathLike[str], keep: bool = True) -> Sequence[Path | Member]:
+def find_images(source: str | os.PathLike[str], keep: bool = True) -> Files | Members:
     """All images of a folder (however deep, sorted by path), or of tar archives, in their own order.
 
     Args:
         source: a folder of images, a tar of them, a folder of tars (sorted by path), or a pattern of tars such as
-            `shards/imagenet-{000000..000146}.tar`.
+            `shards/imagenet-{000000..000146}.tar` (`sak.data.discovery.expand`).
         keep: keep the list of an archive's members in the user's cache directory.
 
     Raises:
         UserError: there are none, or archives are missing or damaged.
     """
-    if not os.path.isdir(source):
-        if not str(source).endswith(".tar"):
-            raise UserError(f"{source} is not a folder and no tar: set it to what holds the images.")
-        return open_archives(expand(os.fspath(source)), SUFFIXES, keep)
-    # os.walk with links: data sets are often folders of links to folders.
-    files = [os.path.join(place, name) for place, _, names in os.walk(source, followlinks=True) for name in names]
-    names = sorted((os.path.relpath(file, source) for file in files), key=lambda name: name.split(os.sep))
-    images = [name for name in names if os.path.splitext(name)[1].lower() in SUFFIXES]
-    archives = [Path(source, name) for name in names if name.lower().endswith(".tar")]
+    place = os.path.expanduser(source)
+    if re.match(r"pipe:|\w[\w.+-]*://", place):
+        raise UserError(f"{place} is no place on this machine: fetch its archives, and name them where they lie.")
+    if not os.path.isdir(place):
+        archives = expand(place)
+        if archives == [Path(place)] and suffix_of(place) != ".tar":
+            raise UserError(f"{place} is not a folder and no tar: set it to what holds the images.")
+        if strangers := [path for path in archives if suffix_of(path.name) != ".tar"]:
+            raise UserError(f"{place} stands for {strangers[0]} too, which is no tar: name tars alone, as in *.tar.")
+        return open_archives(archives, SUFFIXES, keep)
+    names, left_out = find_files(place, {*SUFFIXES, ".tar"})
+    images = [name for name in names if suffix_of(name) in SUFFIXES]
+    archives = [Path(place, name) for name in names if suffix_of(name) == ".tar"]
     if images and archives:
         raise UserError(
-            f"{source} holds images ({images[0]}) and tar archives ({archives[0].name}): set it to one or the other."
+            f"{place} holds images ({images[0]}) and tar archives ({archives[0].name}): set it to one or the other."
         )
     if archives:
-        return open_archives(archives, SUFFIXES, keep)
+        members = open_archives(archives, SUFFIXES, keep)
+        members.left_out += left_out
+        return members
     if not images:
         raise UserError(
-            f"{source} holds no image ({', '.join(sorted(SUFFIXES))}) and no tar: set it to the folder that does."
+            f"{place} holds no image ({', '.join(sorted(SUFFIXES))}) and no tar{told(left_out, before='; ')}: "
+            "set it to the folder that does."
         )
-    return Files(source, Names.of(images))
+    return Files(place, Names.of(images), left_out)
 
 
 def random_window(
@@ -92,10 +101,11 @@ class Images(Dataset):
     """Random resized crops, mirrored in half of the cases: {"image": float32 (3, H, W) in [0, 1], "name": str}.
 
     Args:
-        files: images in any mode that Pillow reads: paths, or members of tar archives.
+        files: images that `read_image` reads: paths, or members of tar archives.
         image_size: (H, W) of the items.
         seed: of the crops, which are a function of (seed, epoch, index) alone: see `set_epoch`.
         crop_scale: least and largest share of the image's area that a crop covers.
+        upright: turn pictures as their EXIF orientation says; not where they are a labelled archive's.
 
     Raises:
         UserError: without files, and when an item is read whose file is damaged.
@@ -107,6 +117,7 @@ class Images(Dataset):
         image_size: tuple[int, int],
         seed: int = 0,
         crop_scale: Sequence[float] = (0.08, 1.0),
+        upright: bool = True,
     ):
         if not files:
             raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
@@ -115,6 +126,7 @@ class Images(Dataset):
         self.seed = seed
         least, largest = crop_scale
         self.crop_scale = (least, largest)
+        self.upright = upright
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -125,15 +137,18 @@ class Images(Dataset):
         return len(self.image_files)
 
     def __getitem__(self, index: int) -> dict:
+        return finish(self.packed(index))
+
+    def packed(self, index: int) -> dict:
+        """The item before `finish`."""
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
         rng = np.random.default_rng([self.seed, self.epoch, index])
         height, width = self.image_size
         path = self.image_files[index]
-        with naming(path), Image.open(io.BytesIO(path.read_bytes())) as file:
-            image = file.convert("RGB")
+        image = Image.fromarray(read_image(path, self.upright))
         window = random_window(image.size, rng, self.crop_scale)
         image = image.resize((width, height), Image.Resampling.BICUBIC, box=window)
         if rng.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-        return {"image": pixels.float() / 255, "name": path.stem}
+        return {"pixels": pixels, "name": printable(path.stem)}

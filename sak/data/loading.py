@@ -28,6 +28,14 @@ class Samples(Protocol):
     def __getitem__(self, index: int, /) -> dict: ...
 
 
+def packed(dataset: Samples, index: int) -> dict:
+    """A sample as it leaves a worker: with "pixels", which are uint8, for "image" where the data set can give it so.
+
+    `sak.data.transforms.finish` does the rest, for a batch and on the device.
+    """
+    return getattr(dataset, "packed", dataset.__getitem__)(index)
+
+
 class _Reporting(Dataset):
     """Returns a UserError instead of raising it: a worker process would wrap its one line in a traceback.
 
@@ -43,7 +51,7 @@ class _Reporting(Dataset):
         for further in range(self.skips.allowed + 1 if self.skips and self.skips.replaced else 1):
             candidate = (index + further) % len(self.dataset)
             try:
-                return self.dataset[candidate], faults
+                return packed(self.dataset, candidate), faults
             except UserError as error:
                 if not (self.skips and isinstance(error, FaultyFile)):
                     return error, {}
@@ -100,7 +108,7 @@ def load(
     timeout: int = TIMEOUT,
     skips: Skips | None = None,
 ) -> Iterator[dict | Any]:
-    """Collated batches of the dataset's samples at the given indices.
+    """Collated batches of the dataset's samples at the given indices, `packed`: `to_device` finishes them.
 
     Args:
         timeout: seconds after which a batch that does not come from the workers is given up.

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sak.data.archive import Archive
-from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_normals
+from sak.data.reading import read_classes, read_depth, read_edges, read_normals
 from sak.labels import IGNORE
 
 
@@ -23,9 +23,7 @@ class NYUDv2(Archive):
         "edge": (("edge/{}.png",),),
         "depth": (("depth/{}.npy",),),
     }
-
-    def __init__(self, root, split="train", tasks=None, image_size=(448, 576), augment=False, seed=0):
-        super().__init__(root, split, tasks, image_size, augment, seed)
+    CANVAS = (448, 576)
 
     @staticmethod
     def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
@@ -36,21 +34,11 @@ class NYUDv2(Archive):
             case "normals":
                 return read_normals(*paths)
             case "edge":
-                return (read_map(*paths).astype(np.float32) / np.float32(255))[..., None]
+                return read_edges(*paths).astype(np.float32)[..., None]
             case "depth":
                 return read_depth(*paths)
         raise AssertionError(task)
 
     @staticmethod
     def read_boundaries(path: Path) -> np.ndarray:
-        return read_map(path)
-
-
-def read_depth(path: Path) -> np.ndarray:
-    """float32 (H, W, 1): metres; 255 where nothing was measured."""
-    with naming(path):
-        depth = np.load(path, allow_pickle=False).astype(np.float32)
-    if depth.ndim != 2:
-        raise FaultyFile(f"{path} has shape {depth.shape} where (height, width) is expected: it is not a depth map.")
-    depth[depth == 0] = IGNORE
-    return depth[..., None]
+        return read_edges(path)

@@ -14,7 +14,15 @@ from skimage.morphology import thin
 
 from sak.data.archive import Archive
 from sak.data.pascal_part import PART_LABELS, PERSON
-from sak.data.reading import FaultyFile, naming, read_classes, read_map, read_matlab, read_normals
+from sak.data.reading import (
+    FaultyFile,
+    naming,
+    read_classes,
+    read_label_map,
+    read_matlab,
+    read_normals,
+    read_saliency,
+)
 from sak.labels import IGNORE
 
 
@@ -47,51 +55,71 @@ class PascalContext(Archive):
             case "human_parts":
                 return read_human_parts(paths[0], size)
             case "saliency":
-                return (read_map(*paths) > 127.5).astype(np.uint8)
+                return read_saliency(*paths)
             case "normals":
                 normals, classes, nyu, context = paths
                 return read_valid_normals(normals, classes, normal_classes(nyu, context))
             case "edge":
-                return draw_edges(read_matlab(paths[0], "LabelMap"))
+                return draw_edges(read_label_map(*paths))
         raise AssertionError(task)
 
     @staticmethod
     def read_boundaries(path: Path) -> np.ndarray:
-        return read_matlab(path, "LabelMap")
+        return read_label_map(path)
 
 
 @functools.cache
 def normal_classes(nyu_path: Path, context_path: Path) -> np.ndarray:
     """The ids of LabelMap on which the distilled normals can be trusted: classes that NYUD, their source, has."""
-    nyu = set(read_json(nyu_path)) - {"unknown"} | {"tvmonitor"}
-    return np.array([label for name, label in read_json(context_path).items() if name in nyu])
+    nyu, context = read_json(nyu_path), read_json(context_path)
+    # The names are a list, or the keys of a table.
+    if not isinstance(nyu, list | dict) or not all(isinstance(name, str) for name in nyu):
+        raise FaultyFile(f"{nyu_path} is no list of names: restore it from the archive.")
+    if not isinstance(context, dict) or not all(type(label) is int for label in context.values()):
+        raise FaultyFile(f"{context_path} is no table of names and numbers: restore it from the archive.")
+    chosen = set(nyu) - {"unknown"} | {"tvmonitor"}
+    return np.array([label for name, label in context.items() if name in chosen])
 
 
-def read_json(path: Path):
+def read_json(path: Path) -> object:
     with naming(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def read_human_parts(path: Path, size: tuple[int, int]) -> np.ndarray:
     """uint8 (H, W): labels 1..6 of the parts of every person, painted in the file's order; 0 elsewhere."""
     annotation = read_matlab(path, "anno")
-    with naming(path):
-        target = np.zeros(size, dtype=np.uint8)
+    target = np.zeros(size, dtype=np.uint8)
+    try:
         people = [thing for thing in annotation["objects"][0, 0].ravel() if thing["class_ind"].item() == PERSON]
-        for person in people:
-            for part in person["parts"].ravel():  # an empty array where the person's parts were not annotated
-                target[part["mask"] > 0] = PART_LABELS[str(part["part_name"].item())]
+        # An empty array where a person's parts were not annotated.
+        parts = [(str(part["part_name"].item()), part["mask"]) for person in people for part in person["parts"].ravel()]
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # of structures of another kind
+        raise FaultyFile(f"{path}: anno is not built as PASCAL-Part's: restore it from the archive.") from error
+    for name, mask in parts:
+        if name not in PART_LABELS:
+            raise FaultyFile(f"{path} has a person's part {name!r}, which PASCAL-Part has not: restore it.")
+        if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "biuf" or not np.isfinite(mask).all():
+            raise FaultyFile(f"{path}: the mask of {name} is no array of numbers: restore it from the archive.")
+        if mask.shape != size:
+            raise FaultyFile(
+                f"{path} holds a mask of {mask.shape} pixels (height, width), but its image is {size}: restore both "
+                "from the archive.",
+                kind="size",
+            )
+        target[mask > 0] = PART_LABELS[name]
     return target
 
 
 def read_valid_normals(normals_path: Path, classes_path: Path, valid_classes: np.ndarray) -> np.ndarray:
     """float32 (H, W, 3): the stored normals where LabelMap is one of `valid_classes`, elsewhere 255."""
     normals = read_normals(normals_path)
-    classes = read_matlab(classes_path, "LabelMap")
+    classes = read_label_map(classes_path)
     if classes.shape != normals.shape[:2]:
         raise FaultyFile(
             f"{normals_path} is {normals.shape[:2]} pixels (height, width), but {classes_path} is {classes.shape}: "
-            "restore both from the archive."
+            "restore both from the archive.",
+            kind="size",
         )
     normals[~np.isin(classes, valid_classes)] = IGNORE
     return normals

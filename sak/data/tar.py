@@ -8,10 +8,11 @@ resuming are those of a folder of images.
 
 import functools
 import hashlib
+import json
 import os
-import re
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,13 +20,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from sak.data.discovery import is_hidden, suffix_of, told
 from sak.data.names import Names
 from sak.errors import UserError
 from sak.files import replacing
 
-FORMAT = 1  # of the lists in the cache
+FORMAT = 2  # of the lists in the cache
 OPEN_ARCHIVES = 64  # at most, in each process
 BLOCK = 512  # a tar is a sequence of such, and ends with some that are zero
+HIDDEN, LINK, EMPTY = "hidden", "links", "archives without an image"  # what is left out beside other suffixes
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Members(Sequence[Member]):
 
     Args:
         archives: their paths, and for each what `_index` lists.
+
+    Attributes:
+        left_out: a count of all else that the archives hold.
     """
 
     def __init__(self, archives: Sequence[tuple[str, dict[str, np.ndarray]]]):
@@ -93,6 +99,9 @@ class Members(Sequence[Member]):
         self._offsets = np.concatenate([members["offsets"] for members in lists])
         self._sizes = np.concatenate([members["sizes"] for members in lists])
         self._names = [Names(members["name_ends"], members["name_text"]) for members in lists]
+        self.left_out = sum((Counter(json.loads(str(members["left_out"]))) for members in lists), Counter[str]())
+        self.left_out[EMPTY] = sum(not len(members["offsets"]) for members in lists)
+        self.left_out = +self.left_out  # without zeros
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -104,25 +113,16 @@ class Members(Sequence[Member]):
         return Member(self._paths[archive], name, int(self._offsets[index]), int(self._sizes[index]))
 
 
-def expand(pattern: str) -> list[Path]:
-    """The files that `imagenet-{000000..000146}.tar` stands for; several ranges, as for WebDataset, are allowed."""
-    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if match is None:
-        return [Path(pattern)]
-    first, last = match.groups()
-    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    return [file for n in numbers for file in expand(pattern[: match.start()] + n + pattern[match.end() :])]
-
-
 def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) -> Members:
     """The images, by their suffixes, of tar archives; `keep` their lists in the cache.
 
     Raises:
-        UserError: archives are missing (all are counted), one is no tar, is truncated or damaged, or holds no image.
+        UserError: archives are missing (all are counted), one is no tar, is truncated or damaged, or none holds an
+            image.
     """
-    missing = [path for path in paths if not path.is_file()]
-    if missing or not paths:
-        what = f"{len(missing)} of {len(paths)} archives are missing, the first is {missing[0]}" if paths else "no file"
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        what = f"{len(missing)} of {len(paths)} archives are missing, the first is {missing[0]}"
         raise UserError(f"{what}: correct the pattern, or fetch what is missing.")
     keys = {path: _cache_file(path, suffixes) for path in paths}
     lists = {path: members for path, key in keys.items() if (members := _cached(key)) is not None}
@@ -131,38 +131,47 @@ def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) 
     with tqdm(total=size, desc="list archives", unit="B", unit_scale=True, disable=not unknown, mininterval=1) as bar:
         for path in unknown:
             lists[path] = _index(path, suffixes, bar)
-            if keep:
+            if keep and len(lists[path]["offsets"]):
                 _keep(keys[path], lists[path])
-    return Members([(str(path.absolute()), lists[path]) for path in paths])
+    members = Members([(str(path.absolute()), lists[path]) for path in paths])
+    if not len(members):
+        others = told(members.left_out, before="; ")
+        raise UserError(
+            f"{paths[0]} holds no image ({', '.join(sorted(suffixes))}){others}: name the archive that does."
+        )
+    return members
 
 
 def _index(path: Path, suffixes: set[str], progress: tqdm) -> dict[str, np.ndarray]:
-    """{"offsets", "sizes", "name_ends", "name_text"} of the images in an archive."""
-    names, offsets, sizes = [], [], []
+    """{"offsets", "sizes", "name_ends", "name_text"} of the images in an archive; "left_out": a count as JSON."""
+    names, offsets, sizes, left_out = [], [], [], Counter[str]()
     start = progress.n
     with open(path, "rb") as file:
         for name, offset, size in _walk(file, str(path), 0, path.stat().st_size):
             progress.update(start + offset - progress.n)
-            if PurePosixPath(name).suffix.lower() in suffixes:
+            if size is None or is_hidden(name):
+                left_out[LINK if size is None else HIDDEN] += 1
+            elif suffix_of(name) in suffixes:
                 names.append(name)
                 offsets.append(offset)
                 sizes.append(size)
+            else:
+                left_out[suffix_of(name) or "without suffix"] += 1
     progress.update(start + path.stat().st_size - progress.n)
-    if not names:
-        raise UserError(f"{path} holds no image ({', '.join(sorted(suffixes))}): name the archive that does.")
     packed = Names.of(names)
     return {
         "offsets": np.array(offsets, np.int64),
         "sizes": np.array(sizes, np.int64),
         "name_ends": packed.ends,
         "name_text": packed.text,
+        "left_out": np.array(json.dumps(left_out)),
     }
 
 
-def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, int]]:
+def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, int | None]]:
     """(name, offset, size) of each file in the tar that fills `size` bytes of `file` from `start` on, inner tars too.
 
-    `place` says in messages where the tar is.
+    A link has no size. `place` says in messages where the tar is.
     """
     window = _Window(file, start, size)
     try:
@@ -172,6 +181,8 @@ def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, i
                 offset = start + member.offset_data
                 if member.offset_data + member.size > size:
                     raise UserError(f"{place} ends within its member {member.name}: it is truncated; fetch it again.")
+                if member.issym() or member.islnk():
+                    yield member.name, offset, None
                 if not member.isreg() or member.issparse():
                     continue
                 if member.name.lower().endswith(".tar"):
@@ -221,7 +232,7 @@ def _cache_file(path: Path, suffixes: set[str]) -> Path:
 def _cached(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path) as content:
-            return {key: content[key] for key in ("offsets", "sizes", "name_ends", "name_text")}
+            return {key: content[key] for key in ("offsets", "sizes", "name_ends", "name_text", "left_out")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
         return None  # not there, or damaged: listed anew
 

@@ -6,8 +6,8 @@ A sample is a dict of NumPy arrays over one pixel grid, all 255 where a label is
     edge, depth                         (H, W, 1)  float32, depth in metres
     normals                             (H, W, 3)  float32, x to the right
     boundaries                          (H, W, 1)  uint8
-What is not an array (the name) passes through. A transform returns a new sample and leaves the given one as it was;
-the random ones draw from the generator that they are handed.
+The image may be missing where only labels are asked for. What is not an array (the name) passes through. A transform
+returns a new sample and leaves the given one as it was; the random ones draw from the generator that they are handed.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,6 +33,12 @@ def labels(sample: Sample) -> list[str]:
     return [key for key, value in sample.items() if key != "image" and isinstance(value, np.ndarray)]
 
 
+def grid(sample: Sample) -> tuple[int, int]:
+    """(H, W) of a sample, of its image or its labels."""
+    height, width = next(value for value in sample.values() if isinstance(value, np.ndarray)).shape[:2]
+    return height, width
+
+
 def map_arrays(sample: Sample, function: Callable[[np.ndarray], np.ndarray | torch.Tensor]) -> Sample:
     """Apply `function` to the image and to every label alike."""
     return {key: function(value) if isinstance(value, np.ndarray) else value for key, value in sample.items()}
@@ -48,7 +54,9 @@ def resize_nearest(label: np.ndarray, size: Size) -> np.ndarray:
 
 def resize(sample: Sample, size: Size, interpolation: int = cv2.INTER_LINEAR) -> Sample:
     """Image interpolated, labels nearest: classes do not blend, unit vectors stay unit."""
-    result = {**sample, "image": cv2.resize(sample["image"], (size[1], size[0]), interpolation=interpolation)}
+    result = dict(sample)
+    if "image" in sample:
+        result["image"] = cv2.resize(sample["image"], (size[1], size[0]), interpolation=interpolation)
     for key in labels(sample):
         result[key] = resize_nearest(sample[key], size)
     return result
@@ -136,7 +144,7 @@ def photometric_distortion(sample: Sample, rng: np.random.Generator) -> Sample:
 
 def fit(sample: Sample, size: Size) -> Sample:
     """Shrink a sample that is larger than `size` until it fits, keeping its aspect ratio; never enlarge it."""
-    height, width = sample["image"].shape[:2]
+    height, width = grid(sample)
     factor = min(size[0] / height, size[1] / width)
     if factor >= 1:
         return sample
@@ -148,12 +156,12 @@ def margins(size: Size, canvas: Size) -> tuple[int, int]:
     return (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
 
 
-def pad(sample: Sample, canvas: Size) -> Sample:
-    """Centre the sample on a `canvas` of the mean colour (image, then float32 in 0..255) and of 255 (labels).
+def place(sample: Sample, canvas: Size, colour: np.ndarray) -> Sample:
+    """Centre the sample on a `canvas` of a colour (3,), whose type the image takes, and of 255 (labels).
 
-    Adds "size", the (h, w) of what was padded; `margins` tells where it lies.
+    Adds "size", the (h, w) of what was placed; `margins` tells where it lies.
     """
-    size = sample["image"].shape[:2]
+    size = grid(sample)
     top, left = margins(size, canvas)
 
     def paste(array: np.ndarray, background: np.ndarray) -> np.ndarray:
@@ -162,10 +170,16 @@ def pad(sample: Sample, canvas: Size) -> Sample:
         return padded
 
     result = {**sample, "size": size}
-    result["image"] = paste(sample["image"], np.float32(255) * np.array(MEAN_COLOUR, dtype=np.float32))
+    if "image" in sample:
+        result["image"] = paste(sample["image"], colour)
     for key in labels(sample):
         result[key] = paste(sample[key], np.array(IGNORE, dtype=sample[key].dtype))
     return result
+
+
+def pad(sample: Sample, canvas: Size) -> Sample:
+    """`place` on the mean colour, which makes the image float32 in 0..255."""
+    return place(sample, canvas, np.float32(255) * np.array(MEAN_COLOUR, dtype=np.float32))
 
 
 def ignore_without_parts(sample: Sample) -> Sample:
@@ -176,17 +190,57 @@ def ignore_without_parts(sample: Sample) -> Sample:
     return {**sample, "human_parts": np.full_like(parts, IGNORE)}
 
 
-def to_tensors(sample: Sample) -> Sample:
-    """Image and other arrays with a channel axis to (C, H, W) of their type, class maps to int64 (H, W)."""
+def tensors(sample: Sample) -> Sample:
+    """Arrays with a channel axis to (C, H, W) of their type, class maps to int64 (H, W)."""
 
     def tensor(array: np.ndarray) -> torch.Tensor:
         if array.ndim == 2:
             return torch.from_numpy(array.astype(np.int64))
         return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
-    result = map_arrays(sample, tensor)
+    return map_arrays(sample, tensor)
+
+
+def to_tensors(sample: Sample) -> Sample:
+    """`tensors`, with the image as float32 in [0, 1]."""
+    result = tensors(sample)
     result["image"] = result["image"].float() / 255
     return result
+
+
+def finish(sample: dict) -> dict:
+    """Make "image", float32 in [0, 1], of "pixels", which are uint8 and black in the padding, if they are there.
+
+    A quarter of the bytes leave a worker process where this is done behind it, on whatever device. Nothing waits for
+    the device, and the numbers are the same to the bit on all of them.
+
+    Args:
+        sample: or a batch: pixels (..., 3, H, W), and "size", the heights and widths (...), if there is padding.
+    """
+    if "pixels" not in sample:
+        return sample
+    sample = dict(sample)
+    image = sample.pop("pixels")
+    # By a tensor: by a number, a GPU multiplies with the reciprocal, and rounds otherwise.
+    whole = torch.full((), 255.0, device=image.device)
+    image = image.float() / whole
+    if "size" in sample:
+        inside = [
+            _between(torch.as_tensor(side, device=image.device), length)
+            for side, length in zip(sample["size"], image.shape[-2:], strict=True)
+        ]
+        # Filled in on the device: numbers that are sent to it are waited for.
+        mean = torch.stack([torch.full((1, 1), value, device=image.device) for value in MEAN_COLOUR])
+        mean = mean * whole / whole  # rounded as in `pad`
+        image = torch.where((inside[0][..., :, None] & inside[1][..., None, :])[..., None, :, :], image, mean)
+    return {**sample, "image": image}
+
+
+def _between(side: torch.Tensor, length: int) -> torch.Tensor:
+    """(..., length): which of the rows, or columns, of a canvas an image of this side (...) covers: see `margins`."""
+    first = (length - side[..., None]) // 2
+    places = torch.arange(length, device=side.device)
+    return (places >= first) & (places < first + side[..., None])
 
 
 def for_training(sample: Sample, rng: np.random.Generator, size: Size) -> Sample:
@@ -200,4 +254,12 @@ def for_training(sample: Sample, rng: np.random.Generator, size: Size) -> Sample
 
 def for_evaluation(sample: Sample, size: Size) -> Sample:
     """The whole image, shrunk only where it is larger than the canvas."""
-    return to_tensors(pad(ignore_without_parts(fit(sample, size)), size))
+    return finish(packed_for_evaluation(sample, size))
+
+
+def packed_for_evaluation(sample: Sample, size: Size) -> Sample:
+    """`for_evaluation` before `finish`."""
+    result = tensors(place(ignore_without_parts(fit(sample, size)), size, np.zeros(3, np.uint8)))
+    if "image" in result:
+        result["pixels"] = result.pop("image")
+    return result

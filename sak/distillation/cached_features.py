@@ -16,6 +16,8 @@ from torch.utils.data import Dataset
 from sak.config.schema import distils, image_size, plain
 from sak.data.archive import Archive
 from sak.data.images import Images
+from sak.data.loading import packed
+from sak.data.transforms import finish
 from teachers import Committee
 from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache
 from teachers.fingerprints import files_hash, weights_hash
@@ -45,7 +47,11 @@ class Views(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict:
-        sample = {**self.dataset[index], "view": self.view, "index": index}
+        return finish(self.packed(index))
+
+    def packed(self, index: int) -> dict:
+        """The item before `finish`: see `sak.data.loading.packed`."""
+        sample = {**packed(self.dataset, index), "view": self.view, "index": index}
         for name, cache in self.caches.items():
             state, content = cache.read(self.view, index)
             sample |= {f"cache/{name}": torch.from_numpy(content), f"cache/{name}/state": state}
@@ -118,10 +124,12 @@ def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Com
     settings, size = config.stages[stage], image_size(config, stage)
     # The crop of the second stage looks at the labels.
     augmentation = (
-        {"crop_scale": list(settings.crop_scale)}
+        {"crop_scale": list(settings.crop_scale), **({"upright": True} if settings.images else {})}
         if stage == "distill"
         else {"augment": settings.augment, "dataset": config.data.dataset, "tasks": list(config.data.tasks)}
     )
+    if stage != "distill" and config.data.crop_by_semseg:
+        augmentation["crop_by_semseg"] = True
     depends = {
         "files": files_hash(files),
         "image_size": list(size),

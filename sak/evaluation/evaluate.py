@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sak.data import loading
 from sak.data.faulty_images import Skips
+from sak.data.transforms import finish
 from sak.metrics import Metrics
 from sak.tasks import Task
 
@@ -113,11 +114,11 @@ def batches_of(
 
 
 def to_device(batch: Mapping, device: torch.device) -> dict:
-    """The batch with its tensors, those in lists too, on the device."""
+    """A batch of `loading.load` with its tensors, those in lists too, on the device, and its images in [0, 1]."""
 
     def moved(value: object) -> object:
         if isinstance(value, list):
             return [moved(part) for part in value]
         return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-    return {key: moved(value) for key, value in batch.items()}
+    return finish({key: moved(value) for key, value in batch.items()})

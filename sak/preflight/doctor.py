@@ -10,12 +10,11 @@ from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig
 
 import teachers
-from sak.config.schema import left_out, teacher_spec
-from sak.data.images import find_images
+from sak.config.schema import image_size, left_out, teacher_spec
 from sak.errors import UserError
 from sak.preflight.examination import Problem
 from sak.preflight.plan import Plan, StagePlan, plan
-from sak.preflight.survey import Survey, survey_archive
+from sak.preflight.survey import Survey, survey_archive, survey_images
 from teachers.base import RANDOM
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -28,7 +27,7 @@ def diagnose(
     """What is there, what is wrong, and the plan; None where the parts do not fit together. Nothing is written.
 
     Args:
-        sample: read only so many labelled images; None: all.
+        sample: read only so many labelled and so many unlabelled images; None: all.
         workers: processes that read them.
         progress: whether to show a bar.
 
@@ -39,7 +38,9 @@ def diagnose(
     train = survey.counts.get("train", 0)
     images = {"distill": train, "multitask": train}
     if config.stages.distill.images is not None and not left_out(config.stages.distill):
-        images["distill"] = count_images(config.stages.distill.images, survey)
+        images["distill"] = survey_images(
+            config.stages.distill.images, image_size(config, "distill"), survey, sample, workers, progress
+        )
     for fact in check_weights(config, survey.problems):
         survey.facts.append(fact)
     for stage, count in images.items():
@@ -52,16 +53,6 @@ def diagnose(
     except UserError as error:
         survey.problems.append(Problem("config", "student and teachers", str(error)))
         return survey, None
-
-
-def count_images(source: str, survey: Survey) -> int:
-    try:
-        count = len(find_images(source, keep=False))
-    except UserError as error:
-        survey.problems.append(Problem("distillation images", "distill", str(error)))
-        return 0
-    survey.facts.append(("distill", f"{count:,} unlabelled images in {source}"))
-    return count
 
 
 def check_weights(config: DictConfig, problems: list[Problem]) -> Iterator[tuple[str, str]]:

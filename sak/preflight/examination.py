@@ -11,25 +11,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from sak.data.archive import Archive
-from sak.data.reading import DamagedFile, OutOfRange, naming, read_image, read_map
+from sak.data.archive import Archive, check_label
+from sak.data.reading import read_image, read_levels
+from sak.data.reading.pixels import Source, opened
 from sak.errors import UserError
 from sak.labels import IGNORE
 from sak.metrics.rmse import MAX_DEPTH
 
 ROUNDING = 3**0.5 / 255  # how far 8 bits a component can move the length of a unit vector
 NO_UNIT = 0.05  # a vector whose length is farther than this from 1 is none of unit length
-CONTEXT_CLASSES = 459  # of PASCAL-Context's LabelMap
-# What an error stands for, as a problem's kind; the others are "content".
-KINDS: dict[type[UserError], str] = {DamagedFile: "damaged", OutOfRange: "range"}
+STORED = "saliency stored as "  # before the encoding of a map
 
 
 class Problem(NamedTuple):
     """
     Attributes:
-        kind: a key of `sak.preflight.survey.REMEDIES`.
+        kind: a key of `sak.preflight.summary.REMEDIES`.
         subject: the task or split that it is about.
         detail: what and where, a part of a sentence.
     """
@@ -53,7 +51,7 @@ class Findings:
 
 
 def examine(kind: type[Archive], canvas: Sequence[int], files: dict[str, list[Path | None]]) -> Findings:
-    """Read the files of one image and of its labels.
+    """Read the files of one image and of its labels, with the functions that training reads them with.
 
     Args:
         kind: the archive's class, which reads the labels.
@@ -66,8 +64,7 @@ def examine(kind: type[Archive], canvas: Sequence[int], files: dict[str, list[Pa
         try:
             return function(*arguments)
         except UserError as error:
-            name = KINDS.get(type(error), "content")
-            findings.problems.append(Problem(name, subject, str(error)))
+            findings.problems.append(Problem(getattr(error, "kind", "content"), subject, str(error)))
             return None
 
     (path,) = files["image"]
@@ -78,37 +75,38 @@ def examine(kind: type[Archive], canvas: Sequence[int], files: dict[str, list[Pa
         paths = [path for path in given if path is not None]
         if task == "image" or len(paths) < len(given):
             continue
-        label = attempt(task, read_label, kind, task, size, paths)
-        if label is None:
-            continue
-        if label.shape[:2] != size:
-            detail = f"{paths[0]} is {label.shape[:2]} pixels (height, width), its image {size}"
-            findings.problems.append(Problem("size", task, detail))
-            continue
-        CHECKS[task](label, paths, findings)
+        label = attempt(task, read_label, kind, task, size, path, paths)
+        if label is not None:
+            CHECKS[task](label, paths, findings)
     return findings
 
 
-def read_label(kind: type[Archive], task: str, size: tuple[int, int], paths: list[Path]) -> np.ndarray:
-    """The label as training reads it; of edges the map that they are drawn from, of saliency the stored levels."""
-    match task:
-        case "edge":
-            return kind.read_boundaries(*paths)
-        case "saliency":
-            return read_map(*paths)
-    return kind.read(task, size, *paths)
+def read_label(kind: type[Archive], task: str, size: tuple[int, int], image: Path, paths: list[Path]) -> np.ndarray:
+    """The label as training reads it; of edges the map that they are drawn from, which takes no time."""
+    if task == "edge":
+        return check_label(kind.read_boundaries(*paths), size, image, paths)
+    return kind.read_label(task, size, image, paths)
 
 
-def examine_image(path: Path, canvas: Sequence[int], findings: Findings) -> tuple[int, int]:
-    with naming(path), Image.open(path) as file:
-        findings.sums[f"mode {file.mode}"] += 1
-        if file.mode not in ("RGB", "L"):
-            findings.problems.append(Problem("mode", "image", f"{path} has the mode {file.mode}"))
-    height, width = read_image(path).shape[:2]
+def examine_image(path: Source, canvas: Sequence[int], findings: Findings, upright: bool = False) -> tuple[int, int]:
+    with opened(path) as file:
+        mode = file.mode
+    height, width = read_image(path, upright).shape[:2]
+    findings.sums[f"mode {mode}"] += 1
     findings.sums["images"] += 1
     findings.sums["larger"] += height > canvas[0] or width > canvas[1]
     findings.values |= {"height": height, "width": width}
     return height, width
+
+
+def examine_unlabelled(canvas: Sequence[int], path: Source) -> Findings:
+    """Read one image of the distillation's."""
+    findings = Findings()
+    try:
+        examine_image(path, canvas, findings, upright=True)
+    except UserError as error:
+        findings.problems.append(Problem(getattr(error, "kind", "content"), "distill", str(error)))
+    return findings
 
 
 def count_ignored(task: str, valid: np.ndarray, findings: Findings) -> None:
@@ -133,14 +131,14 @@ def examine_parts(label: np.ndarray, paths: list[Path], findings: Findings) -> N
         findings.sums[f"human_parts part {value}"] += 1
 
 
-def examine_saliency(levels: np.ndarray, paths: list[Path], findings: Findings) -> None:
+def examine_saliency(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
     findings.sums["saliency maps"] += 1
-    findings.sums["saliency pixels"] += levels.size
-    findings.sums["saliency salient"] += int((levels > 127.5).sum())
-    findings.sums["saliency without"] += not (levels > 127.5).any()
-    if levels.max() > 255 or 0 < levels.max() <= 1:
-        detail = f"{paths[0]} holds levels up to {levels.max()} where 0..255 are expected"
-        findings.problems.append(Problem("saliency", "saliency", detail))
+    findings.sums["saliency pixels"] += label.size
+    findings.sums["saliency salient"] += int(label.sum())
+    findings.sums["saliency without"] += not label.any()
+    levels = read_levels(*paths)
+    if levels.values.any():  # an empty map is the same in all encodings
+        findings.values[f"{STORED}{levels.encoding}"] = 1
 
 
 def examine_normals(normals: np.ndarray, paths: list[Path], findings: Findings) -> None:
@@ -171,21 +169,12 @@ def examine_normals(normals: np.ndarray, paths: list[Path], findings: Findings) 
 
 
 def examine_edges(values: np.ndarray, paths: list[Path], findings: Findings) -> None:
-    """Either the label map between whose regions boundaries run (.mat), or the boundaries as drawn, 0 and 255."""
-    if paths[0].suffix == ".mat":
-        if values.ndim != 2 or values.dtype.kind not in "iu" or values.min() < 0 or values.max() > CONTEXT_CLASSES:
-            detail = f"{paths[0]}: LabelMap holds {values.dtype} from {values.min()} to {values.max()}"
-            findings.problems.append(Problem("label map", "edge", detail))
-            return
+    """Either the label map between whose regions boundaries run (.mat), or the boundaries as drawn."""
+    drawn = values > 0
+    if paths[0].suffix.lower() == ".mat":
         drawn = np.zeros(values.shape, dtype=bool)
         drawn[:, :-1] |= values[:, :-1] != values[:, 1:]
         drawn[:-1] |= values[:-1] != values[1:]
-    else:
-        strays = values[(values != 0) & (values != 255)]
-        if strays.size:
-            detail = f"{paths[0]} holds the value {strays.flat[0]}, and {strays.size} pixels that are not 0 or 255"
-            findings.problems.append(Problem("edges", "edge", detail))
-        drawn = values > 0
     findings.sums["edge maps"] += 1
     findings.sums["edge pixels"] += drawn.size
     findings.sums["edge drawn"] += int(drawn.sum())
@@ -196,11 +185,6 @@ def examine_depth(label: np.ndarray, paths: list[Path], findings: Findings) -> N
     valid = label != IGNORE
     count_ignored("depth", valid, findings)
     depths = label[valid]
-    wrong = ~np.isfinite(depths) | (depths < 0)
-    if wrong.any():
-        detail = f"{paths[0]} holds {depths[wrong][0]}, and {wrong.sum()} pixels that are negative or not finite"
-        findings.problems.append(Problem("depth values", "depth", detail))
-    depths = depths[~wrong]
     if depths.size:
         findings.values["depth"] = float(np.median(depths))
         findings.sums["depth far"] += int((depths >= MAX_DEPTH).sum())

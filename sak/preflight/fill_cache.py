@@ -49,7 +49,7 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
     with accelerator.main_process_first():
         if stages != ["distill"] or config.stages.distill.images is None:
             data.prepare(config.data)
-        sets = {stage: build_training_set(config, stage, labelled) for stage in stages}
+        sets = {stage: build_training_set(config, stage, labelled, accelerator.print) for stage in stages}
     caches = {stage: build_caches(config, stage, sets[stage].image_files, committee) for stage in stages}
     allocate([cache for of_stage in caches.values() for cache in of_stage.values()], accelerator.print)
     features = {stage: CachedFeatures(committee, caches[stage]) for stage in stages}

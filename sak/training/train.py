@@ -175,7 +175,8 @@ class Experiment:
 
     def _training_batches(self, stage: str) -> TrainingBatches:
         settings = self.config.stages[stage]
-        dataset = self.teaching.seen(stage, build_training_set(self.config, stage, lambda: self._labelled))
+        images = build_training_set(self.config, stage, lambda: self._labelled, self.accelerator.print)
+        dataset = self.teaching.seen(stage, images)
         return TrainingBatches(
             dataset,
             settings.batch_size,

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from sak.data import tar
+from sak.data.discovery import expand
 from sak.data.images import Images, find_images
 from sak.errors import UserError
 
@@ -245,5 +246,5 @@ def test_an_archive_cut_after_it_was_listed(tmp_path, pictures):
 
 
 def test_patterns():
-    assert [str(file) for file in tar.expand("a/b-{08..11}.tar")] == [f"a/b-{n}.tar" for n in ("08", "09", "10", "11")]
-    assert [str(file) for file in tar.expand("{0..1}-{2..3}.tar")] == ["0-2.tar", "0-3.tar", "1-2.tar", "1-3.tar"]
+    assert [str(file) for file in expand("a/b-{08..11}.tar")] == [f"a/b-{n}.tar" for n in ("08", "09", "10", "11")]
+    assert [str(file) for file in expand("{0..1}-{2..3}.tar")] == ["0-2.tar", "0-3.tar", "1-2.tar", "1-3.tar"]

@@ -17,6 +17,7 @@ from torch import nn
 from benchmarks.timing import alternate, seconds, table
 from sak import config, data
 from sak.bundles.build import build_committee, build_labelled, build_student, build_training_set
+from sak.data.transforms import finish
 from sak.distillation import losses
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.training import objectives
@@ -45,7 +46,7 @@ class Run:
         self.optimizer = adamw(self.student, settings.stages.distill.optim)
         self.objective = objectives.distillation(features, settings.stages.distill.loss)
         batches = TrainingBatches(dataset, settings.stages.distill.batch_size, 1, settings.seed, 0, 0, 1)
-        self.steps = (batch for (batch,) in batches.steps(0, 10**6))
+        self.steps = (finish(batch) for (batch,) in batches.steps(0, 10**6))
         self.losses: list[float] = []
 
     def step(self) -> None:

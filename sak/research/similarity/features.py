@@ -21,6 +21,7 @@ from sak.data import SPLITS, loading
 from sak.data.transforms import margins
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import to_device
 from sak.files import write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
 from sak.plotting import colour_bar, heat_map, save
@@ -93,7 +94,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     moments: dict[str, list[Moments]] = {}
     for split in SPLITS:
         for batch in _batches(datasets[split], images, batch_size, config.data.workers, f"features of {split}"):
-            pixels = batch["image"].to(device)
+            pixels = to_device(batch, device)["image"]
             maps = {name: model(pixels) for name, model in modules.items()}
             if sources:
                 maps |= sources(pixels)
@@ -143,7 +144,7 @@ def _batches(dataset: loading.Samples, images: int, batch_size: int, workers: in
     with tqdm(total=len(chosen), desc=title, unit="img", mininterval=1) as progress:
         for batch in loading.load(dataset, batches, workers):
             yield batch
-            progress.update(len(batch["image"]))
+            progress.update(len(batch["name"]))
 
 
 def _samples(features: Sequence[Tensor], sizes: Sequence[Tensor], canvas: Sequence[int]) -> list[Tensor]:

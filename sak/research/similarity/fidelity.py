@@ -20,6 +20,7 @@ from sak.data import loading
 from sak.distillation.losses import match_grids
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.evaluate import to_device
 from sak.files import write_json
 from sak.plotting import colour_bar, heat_map, save
 from sak.research.similarity.aligners import as_distilled
@@ -102,7 +103,8 @@ def compare_paths(
     batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
     with tqdm(total=count, desc="paths and teachers", unit="img", mininterval=1) as progress:
         for batch in loading.load(dataset, batches, config.data.workers):
-            images, canvas = batch["image"].to(device), tuple(batch["image"].shape[-2:])
+            images = to_device(batch, device)["image"]
+            canvas = tuple(images.shape[-2:])
             for name, levels in _maps(student, features, images).items():
                 for cosines, (ours, theirs) in zip(found[name], levels, strict=True):
                     ours, theirs = match_grids(ours, theirs)

@@ -1,0 +1,37 @@
+"""The files of a data set, read: one reader for each kind, which all that use the files share.
+
+Each says of a file what is wrong with it (a `FaultyFile`) instead of guessing what it may mean.
+"""
+
+from sak.data.reading.faults import DamagedFile, FaultyFile, naming
+from sak.data.reading.id_lists import read_ids
+from sak.data.reading.label_maps import (
+    read_classes,
+    read_depth,
+    read_edges,
+    read_levels,
+    read_map,
+    read_normals,
+    read_saliency,
+)
+from sak.data.reading.matlab import read_label_map, read_matlab
+from sak.data.reading.pixels import SUFFIXES, image_size, read_image
+
+__all__ = [
+    "SUFFIXES",
+    "DamagedFile",
+    "FaultyFile",
+    "image_size",
+    "naming",
+    "read_classes",
+    "read_depth",
+    "read_edges",
+    "read_ids",
+    "read_image",
+    "read_label_map",
+    "read_levels",
+    "read_map",
+    "read_matlab",
+    "read_normals",
+    "read_saliency",
+]

@@ -1,0 +1,181 @@
+"""Labels that are stored as images or arrays: (H, W) of numbers whose meaning must be certain.
+
+The stored numbers count: of a palette the indices, however deep the file is. What is told in levels (saliency, edges)
+may be stored in several encodings, and the rule that tells them apart is `read_levels`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL.ImageFile import ImageFile
+
+from sak.data.reading.faults import FaultyFile, naming
+from sak.data.reading.pixels import SENSOR, is_opaque, opened
+from sak.labels import IGNORE
+
+WHITE = {"1": 1, "L;2": 3, "L;4": 15}  # the largest number of modes and raw modes with fewer than 8 bits
+
+
+class Levels(NamedTuple):
+    """
+    Attributes:
+        values: float32 (H, W) in 0..1.
+        encoding: how they are stored: "0 and 1", "0..255", "0..65535" or "floats".
+    """
+
+    values: np.ndarray
+    encoding: str
+
+
+def read_map(path: str | Path) -> np.ndarray:
+    """(H, W): the stored numbers of a one-channel image; of a palette image the indices, not the colours."""
+    with opened(path) as image:
+        return _stored(image, path)[0]
+
+
+def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
+    """uint8 (H, W): a map of the classes 0..num_classes-1, and 255 for ignored pixels."""
+    with opened(path) as image:
+        if image.format == "JPEG":
+            raise FaultyFile(f"{path} is a JPEG, which changes the classes near borders: restore it from the archive.")
+        classes, white = _stored(image, path)
+    if white in (WHITE["L;2"], WHITE["L;4"]):
+        what = "has fewer than 8 bits, in which a number may stand for itself or for a share of 255"
+        raise FaultyFile(f"{path} {what}: store the classes in 8 bits.")
+    known = ((classes >= 0) & (classes < num_classes)) | (classes == IGNORE)
+    strays = classes[~known | (np.trunc(classes) != classes)]
+    if strays.size:
+        raise FaultyFile(
+            f"{path} holds the value {strays[0]}, but there are {num_classes} classes (0..{num_classes - 1}, "
+            f"{IGNORE} = ignore): it belongs to another data set, or is damaged.",
+            kind="range",
+        )
+    return classes.astype(np.uint8)
+
+
+def read_levels(path: str | Path) -> Levels:
+    """A map that is told in levels from nothing to all, in whichever of these encodings it is stored:
+
+    - nothing but 0 and 1: as it is;
+    - 8 bits: 0..255. Nothing but 0, 1 and 255 is refused: 1 may be all, beside ignored pixels, or next to nothing;
+    - more bits: 0..65535. Where no value is above 4095 it is refused, as the range may be another;
+    - floating point: 0..1;
+    - a palette: its colours where all are greys, else its indices;
+    - nothing but 0 and 255: whatever the file's depth.
+
+    Raises:
+        FaultyFile: it is none of these.
+    """
+    with opened(path) as image:
+        values, white = _shown(image, path)
+    if values.dtype.kind == "f":
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            detail = f"{path} holds floating-point numbers from {values.min():g} to {values.max():g}"
+            raise FaultyFile(f"{detail}, where 0..1 are expected: store it as 0..255.", kind="levels")
+        return Levels(values.astype(np.float32), "floats")
+    used = set(np.unique(values).tolist())
+    if used <= {0, 1}:
+        return Levels(values.astype(np.float32), "0 and 1")
+    if used <= {0, 255}:
+        white = 255
+    largest = max(used)
+    if {1, 255} <= used <= {0, 1, 255}:
+        detail = f"{path} holds nothing but 0, 1 and 255: 1 may be all, or next to nothing"
+    elif min(used) < 0 or largest > white or (white > 255 and largest <= SENSOR):
+        detail = f"{path} holds numbers from {min(used)} to {largest}, whose range cannot be told"
+    else:
+        return Levels(values.astype(np.float32) / np.float32(white), f"0..{white}" if white > 255 else "0..255")
+    raise FaultyFile(f"{detail}; store it in 8 bits as 0..255.", kind="levels")
+
+
+def read_saliency(path: str | Path) -> np.ndarray:
+    """uint8 (H, W): 1 where the stored level is above one half, as in the published loader."""
+    return (read_levels(path).values > 0.5).astype(np.uint8)
+
+
+def read_edges(path: str | Path) -> np.ndarray:
+    """uint8 (H, W): 1 on boundaries, of a map that holds nothing but its lowest and its highest level.
+
+    Raises:
+        FaultyFile: there are levels between.
+    """
+    levels = read_levels(path).values
+    between = (levels > 0) & (levels < 1)
+    if between.any():
+        value = read_map(path)[between].flat[0]
+        raise FaultyFile(
+            f"{path} holds the value {value}, and {between.sum()} pixels in all that are neither nothing nor a "
+            "boundary: store 255 on boundaries, 0 elsewhere, and never resize the maps.",
+            kind="edges",
+        )
+    return levels.astype(np.uint8)
+
+
+def read_normals(path: str | Path) -> np.ndarray:
+    """float32 (H, W, 3): unit vectors up to the rounding of 8 bits, stored as colours 255 (n + 1) / 2."""
+    with opened(path) as image:
+        if image.mode not in ("RGB", "RGBX", "RGBA", "P") or not is_opaque(image):
+            raise FaultyFile(
+                f"{path} has the mode {image.mode} where three channels (RGB) are expected: it is no map of normals, "
+                "or was converted; restore it from the archive.",
+                kind="normals",
+            )
+        colours = np.asarray(image.convert("RGB"))
+    return np.float32(2.0) * colours.astype(np.float32) / np.float32(255.0) - np.float32(1.0)
+
+
+def read_depth(path: str | Path) -> np.ndarray:
+    """float32 (H, W, 1): metres, from an array of them; 255 where it holds 0, as nothing was measured.
+
+    Raises:
+        FaultyFile: it holds something else, or depths that are negative or not finite.
+    """
+    with naming(path):
+        stored = np.load(path, allow_pickle=False)
+    if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "fiu":
+        what = stored.dtype if isinstance(stored, np.ndarray) else "several arrays"
+        raise FaultyFile(f"{path} holds {what} where one array of numbers is expected: it is not a depth map.")
+    if stored.ndim != 2:
+        raise FaultyFile(f"{path} has shape {stored.shape} where (height, width) is expected: it is not a depth map.")
+    with np.errstate(over="ignore"):
+        depth = stored.astype(np.float32)
+    wrong = ~np.isfinite(depth) | (depth < 0)
+    if wrong.any():
+        raise FaultyFile(
+            f"{path} holds {stored[wrong][0]}, and {wrong.sum()} pixels that are negative or not finite: store 0 where "
+            "nothing was measured.",
+            kind="depth values",
+        )
+    depth[depth == 0] = IGNORE
+    return depth[..., None]
+
+
+def _stored(image: ImageFile, path: str | Path) -> tuple[np.ndarray, int]:
+    """The stored numbers (H, W), and the largest that the file's depth allows; 0 where that is not known."""
+    raw = next((raw for raw in WHITE if f"'{raw}'" in repr(image.tile)), image.mode)
+    values = np.asarray(image)
+    if values.ndim != 2:
+        raise FaultyFile(f"{path} has {values.shape[-1]} channels where one is expected: it is not a label map.")
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.kind == "f":
+        return values, 1
+    if raw == "P" or (raw == "I" and image.format != "PNG"):  # which older versions of Pillow call so for 16 bits
+        return values, 0
+    white = WHITE.get(raw, 255 if values.dtype == np.uint8 else 65535)
+    # Pillow spreads 2 and 4 bits of grey over 0..255.
+    return (values // (255 // white) if 1 < white < 255 else values), white
+
+
+def _shown(image: ImageFile, path: str | Path) -> tuple[np.ndarray, int]:
+    """As `_stored`; of a grey palette the levels that it shows, as the order of its entries means nothing."""
+    palette = np.reshape(image.getpalette() or [], (-1, 3)) if image.mode == "P" else None
+    values, white = _stored(image, path)
+    if palette is not None and len(palette) > values.max():
+        used = np.unique(values)
+        colours = palette[used]
+        if (colours == colours[:, :1]).all() and len(np.unique(colours[:, 0])) == len(used):
+            return palette[:, 0].astype(np.uint8)[values], 255
+    return values, white

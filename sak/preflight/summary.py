@@ -1,0 +1,157 @@
+"""What the survey of an archive says in words: facts, the problems that only many images show, and how to mend them."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from sak.preflight.examination import STORED, Problem
+
+METRES = (0.3, 20.0)  # between these lies the median depth of any set of rooms
+# kind of a problem: (what it is, how to mend it)
+REMEDIES = {
+    "archive": ("the archive is not where the config says", "set data.root to the folder that holds the archive"),
+    "rendering": ("another mini_context lies there", "name another data.root, remove the old one, or ask for the same"),
+    "count": ("another number of images than expected", "restore the lists of ids from the release"),
+    "list": ("lists of ids that cannot be read", "correct the line that is named, or restore the list"),
+    "repeated": ("ids that occur more than once in a list", "restore the list from the release"),
+    "overlap": (
+        "ids that are both in train and in val",
+        "restore both lists from the release: a val that was trained on measures nothing",
+    ),
+    "missing": ("missing files", "extract the archive again, or leave the task out of data.tasks"),
+    "damaged": ("files that cannot be read", "restore them from the archive; if they are many, check the disk"),
+    "pixels": ("images whose black and white cannot be told", "convert them to 8 bits a channel"),
+    "range": ("labels out of range", "restore them from the archive, and check that data.dataset is what lies there"),
+    "content": (
+        "files that hold something else",
+        "restore them from the archive, and check that data.dataset is what lies there",
+    ),
+    "size": ("labels of another size than their image", "restore both from the archive: never resize them on disk"),
+    "levels": ("maps whose lowest and highest level cannot be told", "store them in 8 bits as 0..255"),
+    "saliency": ("saliency that is not stored like the rest of the set", "store all maps in 8 bits as 0..255"),
+    "normals": (
+        "normals that are not unit vectors",
+        "store them as 255 (n + 1) / 2 in the order x, y, z, rounded, or ignore those that are far from it: "
+        "data.normals_tolerance=0.05",
+    ),
+    "facing": (
+        "normals whose z has no one sign",
+        "all visible surfaces face the camera: check the channels' order (x, y, z) and the signs",
+    ),
+    "label map": ("label maps of PASCAL-Context that are none", "restore pascal-context/trainval from the archive"),
+    "edges": ("edge maps that are not 0 and 255", "store 255 on boundaries, 0 elsewhere, and never resize the maps"),
+    "depth values": ("depths that are negative or not finite", "store 0 where nothing was measured"),
+    "depth": ("depth in another unit than metres", "divide the maps by what the unit says, and store float32 metres"),
+    "distillation images": ("no images to distil from", "set stages.distill.images, or null for the training images"),
+    "teacher": ("teachers that cannot be built", "correct the teacher's entry, or fetch the weights that it names"),
+    "config": ("parts of the config that do not fit together", "correct the config"),
+}
+
+
+def summarise(sums: Counter, values: Mapping[str, list], facts: list[tuple[str, str]], problems: list[Problem]) -> None:
+    """Add facts in words, and the problems that only many images show."""
+
+    def share(part: str, whole: str) -> str:
+        return f"{sums[part] / max(1, sums[whole]):.1%}"
+
+    if sums["images"]:
+        sides = [[value for value, _ in values[side]] for side in ("height", "width")]
+        modes = describe_modes(sums)
+        sizes = " x ".join(f"{min(side)}..{max(side)}" for side in sides)
+        larger = f"{sums['larger']:,} are larger than data.image_size and are shrunk for the evaluation"
+        facts.append(("images", f"{sums['images']:,} read ({modes}), {sizes} pixels (height x width); {larger}"))
+    if maps := sums["semseg maps"]:
+        seen = sorted(int(key.split()[-1]) for key in sums if key.startswith("semseg class "))
+        facts.append(("semseg", f"{maps:,} maps, {share('semseg valid', 'semseg pixels')} of the pixels valid; "
+                      f"{len(seen)} classes seen ({ranges(seen)})"))  # fmt: skip
+    if maps := sums["human_parts maps"]:
+        seen = sorted(int(key.split()[-1]) for key in sums if key.startswith("human_parts part "))
+        facts.append(("human_parts", f"{maps:,} maps, {sums['human_parts without']:,} without a part (ignored as a "
+                      f"whole); parts seen: {ranges(seen) or 'none'}"))  # fmt: skip
+    if maps := sums["saliency maps"]:
+        facts.append(("saliency", f"{maps:,} maps, {share('saliency salient', 'saliency pixels')} of the pixels "
+                      f"salient, {sums['saliency without']:,} maps without any"))  # fmt: skip
+        if not sums["saliency salient"]:
+            problems.append(Problem("saliency", "saliency", "no pixel of any map is salient"))
+        problems += mixed_encodings(values)
+    if maps := sums["normals maps"]:
+        summarise_normals(sums, values, share, facts, problems)
+    if maps := sums["edge maps"]:
+        facts.append(("edge", f"{maps:,} maps, boundaries on {share('edge drawn', 'edge pixels')} of the pixels "
+                      f"before thinning, {sums['edge without']:,} maps without any"))  # fmt: skip
+    if maps := sums["depth maps"]:
+        medians = [median for median, _ in values.get("depth", [(float("nan"), None)])]
+        median = float(np.median(medians))
+        facts.append(("depth", f"{maps:,} maps, {share('depth valid', 'depth pixels')} of the pixels measured, "
+                      f"median {median:.3g}, {sums['depth far']:,} pixels beyond what is evaluated"))  # fmt: skip
+        if not METRES[0] <= median <= METRES[1]:
+            unit = "millimetres" if median > 700 else "centimetres" if median > METRES[1] else "no unit known"
+            problems.append(Problem("depth", "depth", f"the median is {median:.4g}: these look like {unit}"))
+
+
+def describe_modes(sums: Counter) -> str:
+    return ", ".join(f"{sums[key]:,} {key.split()[1]}" for key in sorted(sums) if key.startswith("mode "))
+
+
+def mixed_encodings(values: Mapping[str, list]) -> Iterator[Problem]:
+    """The maps of saliency that are stored in another way than most: either their levels or the others' are misread."""
+    files = {key.removeprefix(STORED): found for key, found in values.items() if key.startswith(STORED)}
+    if len(files) > 1:
+        most = max(files, key=lambda encoding: len(files[encoding]))
+        for encoding in files.keys() - {most}:
+            for _, path in files[encoding]:
+                yield Problem("saliency", "saliency", f"{path} is stored as {encoding}, most maps as {most}")
+
+
+def summarise_normals(
+    sums: Counter, values: Mapping[str, list], share: Callable, facts: list[tuple[str, str]], problems: list[Problem]
+) -> None:
+    valid, toward = sums["normals valid"], sums["normals toward"]
+    text = f"{sums['normals maps']:,} maps, {share('normals valid', 'normals pixels')} of the pixels valid, "
+    text += f"{sums['normals all ignored']:,} maps without any"
+    if valid:
+        text += f"; {share('normals exact', 'normals valid')} of unit length within rounding; "
+        text += f"z > 0 on {share('normals toward', 'normals valid')}"
+        for key, meaning in (("normals x", ("right", "left")), ("normals y", ("up", "down"))):
+            if key in values:
+                mean = float(np.mean([value for value, _ in values[key]]))
+                text += f", {key[-1]} points {meaning[mean < 0]} ({mean:+.2f})"
+        sign = toward / valid
+        if 0.2 < sign < 0.8:
+            detail = f"z is positive on {sign:.0%} of the valid pixels of the set"
+            problems.append(Problem("facing", "normals", detail))
+        else:
+            opposite = [(value, path) for value, path in values["normals toward"] if abs(value - sign) > 0.8]
+            problems += [
+                Problem("facing", "normals", f"{path}: z is positive on {value:.0%}, in the set on {sign:.0%}")
+                for value, path in opposite
+            ]
+    facts.append(("normals", text))
+
+
+def ranges(numbers: list[int]) -> str:
+    """[0, 1, 2, 5] -> "0..2, 5"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def report(problems: list[Problem], shown: int = 3) -> str:
+    """All problems in groups: how many, the first few, and how to mend them."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        groups.setdefault((problem.kind, problem.subject), []).append(problem.detail)
+    lines = []
+    for (kind, subject), details in groups.items():
+        title, remedy = REMEDIES[kind]
+        lines.append(f"{title} ({subject}): {len(details):,}")
+        lines += [f"    {detail}" for detail in details[:shown]]
+        if len(details) > shown:
+            lines.append(f"    ... and {len(details) - shown:,} more")
+        lines.append(f"  -> {remedy}")
+    return "\n".join(lines)
