@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from sak.config.schema import DataConfig
 from sak.errors import UserError
+from sak.files import write_text
 
 
 class Skips:
@@ -29,12 +30,26 @@ class Skips:
     def __init__(self, file: Path, part: str, images: int, share: float, replaced: bool):
         self.file, self.part, self.images, self.share, self.replaced = file, part, images, share, replaced
         self.allowed = math.floor(share * images + 1e-9)
+        self.listed()  # so that a list that is none is told at once
 
     def listed(self) -> dict[int, str]:
-        """{index: what is wrong}"""
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        rows = [line.split("\t", 2) for line in lines]
-        return {int(row[1]): row[2] for row in rows if row[0] == self.part and len(row) == 3}
+        """{index: what is wrong}
+
+        Raises:
+            UserError: the file is none that a run has written.
+        """
+        faults = {}
+        for number, line in enumerate(self._lines(), start=1):
+            part, _, row = line.partition("\t")
+            index, tab, reason = row.partition("\t")
+            if not tab or not index.isascii() or not index.isdigit():
+                raise UserError(
+                    f"{self.file}, line {number}, is none that a run writes: delete the file; faulty images are found "
+                    "again"
+                )
+            if part == self.part:
+                faults[int(index)] = reason
+        return faults
 
     def sentence(self) -> str | None:
         """For the results: how many there are, and what became of them."""
@@ -67,8 +82,11 @@ class Skips:
     def forget(self) -> None:
         """Take this part off the list: its images are about to be looked at again."""
         if self.listed():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.file.write_text("".join(line for line in lines if line.split("\t")[0] != self.part), encoding="utf-8")
+            write_text(self.file, "".join(f"{line}\n" for line in self._lines() if line.split("\t")[0] != self.part))
+
+    def _lines(self) -> list[str]:
+        text = self.file.read_text(encoding="utf-8", errors="replace") if self.file.exists() else ""
+        return [line for line in text.split("\n") if line]
 
 
 def build_skips(settings: DataConfig | DictConfig, file: Path, part: str, images: int, replaced: bool) -> Skips | None:

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 
 from accelerate import Accelerator
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from sak.data import loading
+from sak.data.archive import Archive
 from sak.data.faulty_images import Skips
+from sak.data.reading import FaultyFile
 from sak.evaluation.evaluate import batches_of
 from sak.metrics import Metrics
 from sak.tasks import HIGHER, Task
@@ -15,17 +18,25 @@ from sak.tasks import HIGHER, Task
 
 def constant_predictions(
     tasks: Mapping[str, Task],
-    dataset: loading.Samples,
+    dataset: Archive,
     batch_size: int,
     workers: int,
     accelerator: Accelerator,
     timeout: int = loading.TIMEOUT,
     skips: Skips | None = None,
 ) -> Metrics:
-    """Each metric of the best constant prediction: what can be had on this data set without looking at the images."""
+    """Each metric of the best constant prediction: what can be had on this data set without looking at the images.
+
+    Args:
+        skips: whose images, as an evaluation has found them, are left out.
+
+    Raises:
+        UserError: a label cannot be read.
+    """
+    samples = LabelsAlone(dataset, skips)
     labels: dict[str, list[Tensor]] = {name: [] for name in tasks}
     load = functools.partial(loading.load, workers=workers, timeout=timeout, skips=skips)
-    for _, batch in batches_of(dataset, batch_size, load, accelerator, "constants", shard=False):
+    for _, batch in batches_of(samples, batch_size, load, accelerator, "constants", shard=False):
         for name in tasks:
             labels[name].append(_thinned_out(batch[name]).cpu())
     candidates = {
@@ -36,9 +47,9 @@ def constant_predictions(
         name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
         for name, task in tasks.items()
     }
-    for _, batch in batches_of(dataset, batch_size, load, accelerator, "constants"):
+    for _, batch in batches_of(samples, batch_size, load, accelerator, "constants"):
         for name, task in tasks.items():
-            shape = (len(batch["image"]), task.channels, *batch["image"].shape[-2:])
+            shape = (len(batch["name"]), task.channels, *batch[name].shape[-2:])
             for constant, metric in judged[name]:
                 output = constant.view(1, -1, 1, 1).expand(shape)
                 metric.update(task.predict(output), task.truth(batch))
@@ -50,6 +61,22 @@ def constant_predictions(
             for measure, direction in task.measures.items()
         }
     return best
+
+
+class LabelsAlone(Dataset):
+    """A data set's labels, without decoding its images; those that an evaluation has found faulty stay left out."""
+
+    def __init__(self, dataset: Archive, skips: Skips | None):
+        self.labels = dataset.without_images()
+        self.faulty = skips.listed() if skips else {}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        if index in self.faulty:
+            raise FaultyFile(self.faulty[index])
+        return self.labels[index]
 
 
 def _thinned_out(labels: Tensor, pixels: int = 128 * 128) -> Tensor:

@@ -95,6 +95,7 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
         root=root or config.data.root,
         workers=config.data.workers,
         renderer=config.data.renderer,
+        normals_tolerance=config.data.normals_tolerance,
     )
     return Subject(str(path), load_bundle(bundle), found, config.stages.multitask.batch_size, config.precision)
 

@@ -31,6 +31,7 @@ from sak.data.mini.scene import Scene
 from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.errors import UserError
 from sak.files import write_json, write_text
+from sak.locks import one_at_a_time
 
 MANIFEST, RENDERING_MARK = "mini_context.json", ".mini_context_rendering"
 FORMAT_VERSION = 1
@@ -137,7 +138,12 @@ def is_finished(root: Path, settings: dict[str, int]) -> bool:
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise UserError(f"{root} exists and is no mini_context archive: choose another directory to render to")
         return False
-    found = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
+    try:
+        found = dict(json.loads(manifest.read_text(encoding="utf-8"))["settings"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{manifest} is no manifest of mini_context: remove {root}, or choose another directory"
+        ) from error
     for key, value in settings.items():
         if found.get(key) != value:
             raise UserError(
@@ -174,19 +180,28 @@ def ensure(
 
     train, val: numbers of scenes; size: pixels, height = width; workers: processes (default: one per core), which do
     not change the result. It is rendered to `<root>.partial` and renamed, so a killed rendering is never taken for an
-    archive. Only one process at a time may render to one `root`. Raises UserError if `root` holds an archive with
-    other settings, or anything else.
+    archive. One process at a time renders to one `root`: another waits for it. Raises UserError if `root` holds an
+    archive with other settings, or anything else.
     """
-    root = Path(root)
+    root = Path(os.path.expanduser(root))
     if min(train, val) < 1 or size < 16:
         raise UserError(f"mini_context needs train >= 1, val >= 1 and size >= 16, not {train}, {val} and {size}")
     settings = {"format": FORMAT_VERSION, "train": train, "val": val, "size": size, "seed": seed}
     if is_finished(root, settings):
         return root
+    with one_at_a_time(root, f"another process renders into {root}: waiting for it"):
+        if not is_finished(root, settings):
+            render_archive(root, settings, workers, progress)
+    return root
+
+
+def render_archive(root: Path, settings: dict[str, int], workers: int | None, progress: bool) -> None:
+    """Render to `<root>.partial`, and rename it."""
     partial = root.with_name(root.name + ".partial")
     make_directories(partial)
 
-    counts = {"train": train, "val": val}
+    counts = {split: settings[split] for split in SPLITS}
+    seed, size = settings["seed"], settings["size"]
     for split, count in counts.items():
         names = "".join(scene_id(split, i) + "\n" for i in range(count))
         write_text(partial / "ImageSets" / "Context" / f"{split}.txt", names)
@@ -210,4 +225,3 @@ def ensure(
     (partial / RENDERING_MARK).unlink()
     write_json(partial / MANIFEST, {"settings": settings, "scenes": len(jobs), "classes": list(VOC)})
     os.replace(partial, root)
-    return root

@@ -66,7 +66,8 @@ class Probe:
         data.prepare(config.data)
         self.images = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
         self.labels = {
-            task: {split: data.build(config.data, split, tasks=[task]) for split in SPLITS} for task in self.tasks
+            task: {split: data.build(config.data, split, tasks=[task]).without_images() for split in SPLITS}
+            for task in self.tasks
         }
 
         self.path = Path(config.output) / f"{config.name}-probe"

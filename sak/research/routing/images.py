@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
-from sak.data.images import SUFFIXES
-from sak.data.reading import DamagedFile, read_image
-from sak.data.transforms import for_evaluation
-from sak.errors import UserError
+from sak.data.discovery import find_files, told
+from sak.data.reading import SUFFIXES, DamagedFile, read_image
+from sak.data.reading.pixels import opened
+from sak.data.transforms import finish, packed_for_evaluation
+from sak.errors import UserError, printable
 
 
 class GivenImages(Dataset):
@@ -30,32 +31,46 @@ class GivenImages(Dataset):
         self.image_size = tuple(image_size)
         self.image_files: list[Path] = []
         for place in map(Path, places):
-            if not place.exists():
-                raise UserError(f"there is no image {place}")
-            found = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES)
-            if place.is_dir() and not found:
-                raise UserError(f"{place} holds no image ({', '.join(sorted(SUFFIXES))})")
-            self.image_files += map(_checked, found or [place])
-        self.names = [path.stem for path in self.image_files]
+            if place.is_dir():
+                self.image_files += map(_checked, _below(place))
+            elif place.is_file():
+                self.image_files.append(_checked(place))
+            else:
+                raise UserError(f"{place} is no file" if place.exists() else f"there is no image {place}")
+        self.names = [printable(path.stem) for path in self.image_files]
 
     def __len__(self) -> int:
         return len(self.image_files)
 
     def __getitem__(self, index: int) -> dict:
+        return finish(self.packed(index))
+
+    def packed(self, index: int) -> dict:
+        """The item before `finish`: see `sak.data.loading.packed`."""
         path = self.image_files[index]
         try:
-            pixels = read_image(path)
+            pixels = read_image(path, upright=True)
         except DamagedFile as error:
             raise UserError(f"{path} cannot be read as an image: give another one, or leave it out") from error
-        return {**for_evaluation({"image": pixels}, self.image_size), "name": path.stem}
+        return {**packed_for_evaluation({"image": pixels}, self.image_size), "name": self.names[index]}
+
+
+def _below(folder: Path) -> list[Path]:
+    names, left_out = find_files(folder, SUFFIXES)
+    if not names:
+        others = told(left_out, before="; ")
+        raise UserError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))}){others}")
+    if left_out:
+        tqdm.write(f"{folder}: {len(names):,} images; {told(left_out)}")
+    return [folder / name for name in names]
 
 
 def _checked(path: Path) -> Path:
     """Told before anything is computed."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             image.verify()
-    except Exception as error:  # Pillow raises many kinds over damaged files
+    except DamagedFile as error:
         raise UserError(f"{path} is no image that can be read: give image files, or folders of them") from error
     return path
 

@@ -1,0 +1,36 @@
+"""Taking turns among processes."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
+    """Make `path` in the block while no other process does; who comes second says `waiting`, and waits.
+
+    The lock is a hidden file beside `path`, which is removed in the end. A process that is killed holds none.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place, told = path.with_name(f".{path.name}.lock"), False
+    while True:
+        file = open(place, "w")  # noqa: SIM115  (closed below, or held)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not told:
+                tqdm.write(waiting)
+                told = True
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+            break
+        file.close()  # the one before has removed what was waited for
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
+        file.close()
