@@ -140,21 +140,32 @@ def _matches(name: str) -> list[str]:
 
 def _alternatives(text: str) -> Iterator[str]:
     """All that `{a,b}` and `{08..11}` stand for in a text, one after the other; other braces stand for themselves."""
-    if os.path.exists(text):
-        yield text
-        return
-    for match in re.finditer(r"\{([^{}]*)\}", text):
-        if limits := RANGE.fullmatch(match[1]):
-            first, last = limits.groups()
-            choices: Iterator[str] = (str(n).zfill(len(first)) for n in range(int(first), int(last) + 1))
-        elif "," in match[1]:
-            choices = iter(match[1].split(","))
-        else:
-            continue
-        for choice in choices:
-            yield from _alternatives(text[: match.start()] + choice + text[match.end() :])
-        return
+    if not os.path.exists(text):
+        for start, _ in filter(lambda place: place[1] == "{", enumerate(text)):
+            end, choices = _choices(text, start)
+            if choices is not None:
+                for choice in choices:
+                    yield from _alternatives(text[:start] + choice + text[end:])
+                return
     yield text
+
+
+def _choices(text: str, start: int) -> tuple[int, Iterator[str] | None]:
+    """Where the braces that open at `start` end, and what they let one choose from; None: nothing."""
+    depth, cuts = 0, [start]
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if (depth == 1 and text[place] == ",") or depth == 0:
+            cuts.append(place)
+        if depth == 0:
+            break
+    end = cuts[-1]
+    if depth == 0 and (limits := RANGE.fullmatch(text, start + 1, end)):
+        first, last = limits.groups()
+        return end + 1, (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+    if depth == 0 and len(cuts) > 2:
+        return end + 1, (text[one + 1 : other] for one, other in itertools.pairwise(cuts))
+    return end, None
 
 
 def _entries(folder: str | os.PathLike[str]) -> list[os.DirEntry]:

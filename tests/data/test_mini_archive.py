@@ -1,6 +1,9 @@
 """The archive on disk: its format, its determinism, and that a killed rendering is never taken for a finished one."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from sak.data.mini import archive, ensure
 from sak.data.mini.classes import CONTEXT_ID, VOC
 from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.errors import UserError
+from sak.locks import one_at_a_time
 
 SMALL = {"train": 3, "val": 1, "size": 32, "seed": 3, "progress": False}
 
@@ -134,6 +138,66 @@ def test_files_of_others_are_never_touched(tmp_path, place):
     with pytest.raises(UserError, match=place):
         ensure(tmp_path / "mini_context", workers=1, **SMALL)
     assert mine.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "3", "", "{", '{"settings": 3}', '{"settings": null}', "\xff"])
+def test_a_manifest_that_is_none_is_named(tmp_path, text):
+    (tmp_path / "mini_context").mkdir()
+    manifest = tmp_path / "mini_context" / "mini_context.json"
+    manifest.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=f"{manifest} is no manifest of mini_context"):
+        ensure(tmp_path / "mini_context", workers=1, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+    assert manifest.read_text(encoding="latin-1") == text
+
+
+RENDER = """
+import sys
+from sak.data.mini import archive, ensure
+
+write = archive.write_job
+archive.write_job = lambda job: print("renders", flush=True) or write(job)
+ensure(sys.argv[1], train=3, val=1, size=32, seed=3, workers=1, progress=False)
+"""
+
+
+def test_of_two_processes_one_renders_and_the_other_waits(root, tmp_path):
+    place = tmp_path / "mini_context"
+    with one_at_a_time(place, ""):  # both find it taken
+        both = [
+            subprocess.Popen([sys.executable, "-c", RENDER, place], stdout=subprocess.PIPE, text=True) for _ in range(2)
+        ]
+        said = [process.stdout.readline() for process in both]
+        assert not place.exists()
+    outputs = [process.communicate(timeout=120)[0] for process in both]
+    assert said == [f"another process renders into {place}: waiting for it\n"] * 2
+    assert sorted(outputs) == ["", "renders\n" * 4]
+    assert [process.returncode for process in both] == [0, 0]
+    assert content(place) == content(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    place = tmp_path / "mini_context"
+    code = "import sys, time; from pathlib import Path; from sak.locks import one_at_a_time\n"
+    code += "with one_at_a_time(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(600)"
+    holder = subprocess.Popen([sys.executable, "-c", code, place], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    holder.kill()
+    holder.wait()
+    ensure(place, workers=1, **{**SMALL, "train": 1})
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+
+
+@pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
+def test_others_can_read_it_as_the_umask_says(tmp_path, mask, file_mode, folder_mode):
+    before = os.umask(mask)
+    try:
+        place = ensure(tmp_path / "mini_context", workers=1, **{**SMALL, "train": 1})
+    finally:
+        os.umask(before)
+    for path in (place, *place.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (folder_mode if path.is_dir() else file_mode), path
 
 
 def test_an_empty_directory_is_filled(tmp_path):

@@ -7,6 +7,8 @@ from accelerate import Accelerator
 
 from sak import config, data
 from sak.bundles.build import build_committee, build_student, build_tasks
+from sak.data.faulty_images import Skips
+from sak.data.pascal_context import PascalContext
 from sak.errors import UserError
 from sak.evaluation import metrics_table
 from sak.evaluation.constants import constant_predictions
@@ -59,6 +61,42 @@ def test_constants_are_what_the_metric_gives_a_constant(parts):
     labels = labels[labels != 255]
     share = np.bincount(labels).max() / len(labels)
     assert constants["semseg"]["miou"] == pytest.approx(100 * share / 21, rel=1e-5)
+
+
+def test_constants_decode_no_image(parts, archive, monkeypatch):
+    settings, tasks, _, dataset = parts
+    constants = constant_predictions(tasks, dataset, 2, 0, Accelerator())
+    settings.data.root = str(archive)
+    monkeypatch.setattr(data.archive, "read_image", lambda path: pytest.fail(f"{path} is decoded"))
+    assert constant_predictions(tasks, data.build(settings.data, "val"), 2, 0, Accelerator()) == constants
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_constants_leave_out_what_an_evaluation_has_left_out(parts, archive, tmp_path, index):
+    """An image that cannot be decoded is left out together with its labels, which could be."""
+    settings, tasks, student, _ = parts
+    settings.data.root = str(archive)
+    dataset = data.build(settings.data, "val")
+    dataset.image_files[index].write_bytes(dataset.image_files[index].read_bytes()[:500])
+    skips = Skips(tmp_path / "skipped.txt", "val", 2, 0.5, replaced=False)
+    evaluate(student, tasks, dataset, 2, 0, Accelerator(), skips=skips)
+    assert list(skips.listed()) == [index]
+    constants = constant_predictions(tasks, dataset, 2, 0, Accelerator(), skips=skips)
+    path = archive / "ImageSets" / "Context" / "val.txt"
+    path.write_text(dataset.names[1 - index])
+    assert constants == constant_predictions(tasks, data.build(settings.data, "val"), 2, 0, Accelerator())
+
+
+def test_labels_alone_are_those_of_the_items(archive):
+    whole = PascalContext(archive, "val", image_size=(40, 96))  # smaller than the images: they are shrunk
+    labels = whole.without_images()
+    for index in range(2):
+        item, label = whole[index], labels[index]
+        assert item.keys() - label.keys() == {"image"}
+        for key, value in label.items():
+            assert torch.equal(item[key], value) if isinstance(value, torch.Tensor) else item[key] == value
+    with pytest.raises(ValueError, match="an augmentation looks at the images"):
+        PascalContext(archive, "train", augment=True).without_images()
 
 
 def test_tables(parts):

@@ -118,6 +118,33 @@ def test_a_mistake_that_is_no_faulty_file_is_not_skipped(tmp_path):
         list(load(Numbers(4, (), act), [[0, 1]], 0, skips=skips(tmp_path, 4, 1.0)))
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"garbage\n", 1),
+        (b"val\t3\tgone\nval\tthree\tgone\n", 2),
+        (b"val\t-1\tgone\n", 1),
+        (b"val\t3\n", 1),
+        (b"\xff\xfe\x00\x01", 1),
+        (b"{}", 1),
+        ("val\t\u0663\tgone".encode(), 1),  # a digit, but not one that is written here
+    ],
+)
+def test_a_list_that_no_run_has_written_is_told_at_once(tmp_path, content, line):
+    file = tmp_path / "run" / "skipped.txt"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file}, line {line}, is none that a run writes: delete the file"):
+        skips(tmp_path, 9, 0.5)
+    assert file.read_bytes() == content
+
+
+def test_a_list_without_anything_is_one(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "skipped.txt").touch()
+    assert skips(tmp_path, 9, 0.5).listed() == {}
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 

@@ -133,9 +133,11 @@ def read_depth(path: str | Path) -> np.ndarray:
     """
     with naming(path):
         stored = np.load(path, allow_pickle=False)
-    if not isinstance(stored, np.ndarray) or stored.dtype.kind not in "fiu":
-        what = stored.dtype if isinstance(stored, np.ndarray) else "several arrays"
-        raise FaultyFile(f"{path} holds {what} where one array of numbers is expected: it is not a depth map.")
+    if not isinstance(stored, np.ndarray):
+        stored.close()
+        raise FaultyFile(f"{path} holds several arrays where one is expected: it is not a depth map.")
+    if stored.dtype.kind not in "fiu":
+        raise FaultyFile(f"{path} holds {stored.dtype} where numbers are expected: it is not a depth map.")
     if stored.ndim != 2:
         raise FaultyFile(f"{path} has shape {stored.shape} where (height, width) is expected: it is not a depth map.")
     with np.errstate(over="ignore"):

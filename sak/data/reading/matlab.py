@@ -38,7 +38,7 @@ def read_label_map(path: str | Path) -> np.ndarray:
             f"{path}: LabelMap is {form}, where numbers (height, width) are expected: restore it from the archive.",
             kind="label map",
         )
-    strays = values[~((values >= 0) & (values <= CONTEXT_CLASSES)) | (values % 1 != 0)]
+    strays = values[~((values >= 0) & (values <= CONTEXT_CLASSES)) | (np.trunc(values) != values)]
     if strays.size:
         raise FaultyFile(
             f"{path}: LabelMap holds {strays[0]}, but PASCAL-Context has the classes 0..{CONTEXT_CLASSES}: restore it "
