@@ -118,6 +118,27 @@ def test_all_problems_are_found_at_once(archive):
     assert found == {}
 
 
+@pytest.mark.parametrize("encoding", [lambda v: v // 255, lambda v: v.astype(np.uint16) * 257, lambda v: v > 0])
+def test_saliency_in_one_encoding_is_well_and_a_map_in_another_is_named(archive, encoding):
+    files = sorted((archive / "sal_distill").glob("*.png"))
+    salient = [path for path in files if np.array(Image.open(path)).any()]
+    for path in files:
+        rewrite(path, encoding)
+    data = settings(archive, tasks=["saliency"])
+    assert problems(data) == {}
+    rewrite(salient[0], lambda values: np.where(values > 0, 200, 0).astype(np.uint8))
+    ((detail,),) = problems(data).values()
+    assert detail.startswith(f"{salient[0]} is stored as 0..255, most maps as ")
+
+
+def test_the_share_of_salient_pixels_is_that_of_any_encoding(archive):
+    data = settings(archive, tasks=["saliency"])
+    before = dict(survey_archive(data, progress=False).facts)["saliency"]
+    for path in (archive / "sal_distill").glob("*.png"):
+        rewrite(path, lambda values: values // 255)
+    assert dict(survey_archive(data, progress=False).facts)["saliency"] == before
+
+
 def test_out_of_range_names_file_and_value(archive):
     path = semseg_of(archive, name_of(archive, 0, "val"))
     rewrite(path, lambda values: np.full_like(values, 99))

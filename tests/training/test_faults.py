@@ -301,6 +301,8 @@ def test_any_other_write_to_a_full_disk_is_one_line_too(capsys):
         ),
         ("data.on_error=ignore", "data.on_error is 'ignore', but must be stop or skip"),
         ("data.max_skipped=2", "data.max_skipped is 2.0, but must be a share"),
+        ("data.normals_tolerance=2", "data.normals_tolerance is 2.0, but must be between 0 and 1, or null"),
+        ("data.normals_tolerance=0", "data.normals_tolerance is 0.0, but must be between 0 and 1"),
         ("data.timeout=0", "data.timeout is 0, but must be positive"),
         ("stages.distill.keep_last=0", "stages.distill.keep_last is 0, but must be positive"),
     ],

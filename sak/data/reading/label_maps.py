@@ -67,26 +67,30 @@ def read_levels(path: str | Path) -> Levels:
     Raises:
         FaultyFile: it is none of these.
     """
+
+    def unclear(what: str) -> FaultyFile:
+        return FaultyFile(f"{path} holds {what}: store it in 8 bits as 0..255.", kind="levels")
+
     with opened(path) as image:
         values, white = _shown(image, path)
+    least, largest = values.min(), values.max()
     if values.dtype.kind == "f":
-        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            detail = f"{path} holds floating-point numbers from {values.min():g} to {values.max():g}"
-            raise FaultyFile(f"{detail}, where 0..1 are expected: store it as 0..255.", kind="levels")
+        if not (np.isfinite(values).all() and least >= 0 and largest <= 1):
+            raise unclear(f"floating-point numbers from {least:g} to {largest:g}, where 0..1 are expected")
         return Levels(values.astype(np.float32), "floats")
-    used = set(np.unique(values).tolist())
-    if used <= {0, 1}:
+    if least >= 0 and largest <= 1:
         return Levels(values.astype(np.float32), "0 and 1")
-    if used <= {0, 255}:
+    if _holds_only(values, 0, 255):
         white = 255
-    largest = max(used)
-    if {1, 255} <= used <= {0, 1, 255}:
-        detail = f"{path} holds nothing but 0, 1 and 255: 1 may be all, or next to nothing"
-    elif min(used) < 0 or largest > white or (white > 255 and largest <= SENSOR):
-        detail = f"{path} holds numbers from {min(used)} to {largest}, whose range cannot be told"
-    else:
-        return Levels(values.astype(np.float32) / np.float32(white), f"0..{white}" if white > 255 else "0..255")
-    raise FaultyFile(f"{detail}; store it in 8 bits as 0..255.", kind="levels")
+    elif largest == 255 and _holds_only(values, 0, 1, 255):
+        raise unclear("nothing but 0, 1 and 255, where 1 may be all or next to nothing")
+    if least < 0 or largest > white or (white > 255 and largest <= SENSOR):
+        raise unclear(f"numbers from {least} to {largest}, whose range cannot be told")
+    return Levels(values.astype(np.float32) / np.float32(white), f"0..{white}" if white > 255 else "0..255")
+
+
+def _holds_only(values: np.ndarray, *numbers: int) -> bool:
+    return bool(np.logical_or.reduce([values == number for number in numbers]).all())
 
 
 def read_saliency(path: str | Path) -> np.ndarray:
