@@ -26,6 +26,8 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
                 tqdm.write(waiting)
                 told = True
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: nobody can wait there
+            break
         if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
             break
         file.close()  # the one before has removed what was waited for

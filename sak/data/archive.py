@@ -1,6 +1,7 @@
 """What the multi-task archives share: ids from a list, one file or two per task, samples that a seed determines."""
 
 import copy
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -119,8 +120,8 @@ class Archive(Dataset):
         path = root / cls.LISTS.format(split)
         if not path.is_file():
             raise UserError(f"{path}, the list of {split} images, is missing: is {root} the right archive?")
-        images = files_in((root / cls.IMAGES).parent)
-        return read_ids(path, lambda name: os.path.basename(cls.IMAGES).format(name) in images)
+        images = functools.cache(lambda: files_in((root / cls.IMAGES).parent))
+        return read_ids(path, lambda name: os.path.basename(cls.IMAGES).format(name) in images())
 
     @classmethod
     def find_files(

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from sak.data.images import Images, find_images
 from sak.data.pascal_context import PascalContext
@@ -175,6 +175,19 @@ def test_too_many_pixels_are_no_damage_and_many_no_warning(tmp_path, monkeypatch
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels // 2 - 1)
     with pytest.raises(FaultyFile, match=r"has more pixels than the 0 million that are read at most: shrink it"):
         read_image(path)
+
+
+def with_text():
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000, zip=True)
+    return {"pnginfo": text}
+
+
+@pytest.mark.parametrize("beside", [with_text(), {"icc_profile": bytes(3_000_000)}])
+def test_much_text_beside_the_pixels_is_no_damage(tmp_path, beside):
+    path = tmp_path / "a.png"
+    path.write_bytes(pillow(COLOURS, **beside))
+    np.testing.assert_array_equal(read_image(path), COLOURS)
 
 
 TURNS = {  # EXIF's orientation: what has to be done to see the picture upright

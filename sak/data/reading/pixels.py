@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sak.data.reading.faults import DamagedFile, FaultyFile, naming
 
@@ -21,6 +21,9 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # in any case; what else 
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "HSV"}
 SENSOR = 4095  # the largest value of 12 bits, which cameras and depth sensors store in 16
 CONVERT = "convert it to 8 bits a channel"
+
+# A long text beside the pixels, which editors write, is no reason to refuse them. There is still a limit.
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
 class Bytes(Protocol):
