@@ -18,21 +18,28 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     place, told = path.with_name(f".{path.name}.lock"), False
     while True:
-        file = open(place, "w")  # noqa: SIM115  (closed below, or held)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not told:
-                tqdm.write(waiting)
-                told = True
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks: nobody can wait there
-            break
-        if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
-            break
-        file.close()  # the one before has removed what was waited for
+        with open(place, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    tqdm.write(waiting)
+                    told = True
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError:  # a file system without locks: nobody can wait there
+                yield
+                return
+            if not _is_at(file.fileno(), place):
+                continue  # the one before has removed what was waited for
+            try:
+                yield
+            finally:
+                place.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, place: Path) -> bool:
     try:
-        yield
-    finally:
-        place.unlink(missing_ok=True)
-        file.close()
+        return os.path.samestat(os.fstat(descriptor), place.stat())
+    except FileNotFoundError:
+        return False

@@ -12,7 +12,7 @@ from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, 
 from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import Images, find_images
-from sak.errors import UserError
+from sak.errors import UserError, printable
 from sak.student import Student
 from sak.tasks import Task
 from teachers import Committee
@@ -52,7 +52,7 @@ def build_training_set(
         return Images(labelled().image_files, size, config.seed, scale, upright=False)
     files = find_images(settings.images)
     if files.left_out:
-        say(f"{settings.images}: {len(files):,} images; {told(files.left_out)}")
+        say(f"{printable(settings.images)}: {len(files):,} images; {told(files.left_out)}")
     return Images(files, size, config.seed, scale)
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from sak.data import transforms
 from sak.data.discovery import files_in
-from sak.data.reading import FaultyFile, image_size, read_ids, read_image
+from sak.data.reading import FaultyFile, read_ids, read_image, stored_size
 from sak.errors import UserError
 from sak.labels import IGNORE
 from sak.metrics.boundary import boundary_map
@@ -187,7 +187,7 @@ class Archive(Dataset):
             sample["image"] = read_image(path)
             size = transforms.grid(sample)
         else:
-            size = image_size(path)
+            size = stored_size(path)
         for task in self._labels:
             sample[task] = self.read_label(task, size, path, self._files[task][index])
         if "normals" in sample and self.normals_tolerance is not None:

@@ -61,7 +61,9 @@ def find_files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> tup
             path, kind = os.path.join(place, entry.name), _kind(entry)
             if is_hidden(entry.name):
                 left_out[HIDDEN] += 1
-            elif kind is not None and stat.S_ISDIR(kind):
+            elif kind is None:
+                left_out[BROKEN] += 1
+            elif stat.S_ISDIR(kind):
                 if entry.is_symlink():
                     target = os.path.realpath(entry.path)
                     if os.path.commonpath([real, target]) == target:  # a loop: it leads up
@@ -75,8 +77,8 @@ def find_files(folder: str | os.PathLike[str], suffixes: Collection[str]) -> tup
                     folders.append((path, below))
             elif suffix_of(entry.name) not in suffixes:
                 left_out[suffix_of(entry.name) or "without suffix"] += 1
-            elif kind is None or not stat.S_ISREG(kind):
-                left_out[BROKEN if kind is None else NO_FILE] += 1
+            elif not stat.S_ISREG(kind):
+                left_out[NO_FILE] += 1
             else:
                 (links if entry.is_symlink() else names).append(path)
     if links:

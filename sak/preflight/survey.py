@@ -22,7 +22,7 @@ from sak.data import SPLITS, kind_of
 from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import find_images
-from sak.errors import UserError
+from sak.errors import UserError, printable
 from sak.preflight.examination import Findings, Problem, examine, examine_unlabelled
 from sak.preflight.summary import describe_modes, summarise
 
@@ -101,7 +101,9 @@ def survey_images(
     except UserError as error:
         survey.problems.append(Problem("distillation images", "distill", str(error)))
         return 0
-    survey.facts.append(("distill", f"{len(files):,} unlabelled images in {source}{told(files.left_out, before='; ')}"))
+    survey.facts.append(
+        ("distill", f"{len(files):,} unlabelled images in {printable(source)}{told(files.left_out, before='; ')}")
+    )
     chosen = draw(len(files), sample)
     sums: Counter[str] = Counter()
     sides: dict[str, list[float]] = {"height": [], "width": []}

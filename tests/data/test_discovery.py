@@ -72,9 +72,10 @@ def test_a_folder_of_links_to_files_alone(tmp_path):
     (tmp_path / "images" / "again.jpg").symlink_to("0.jpg")
     (tmp_path / "images" / "gone.jpg").symlink_to(tmp_path / "nowhere")
     (tmp_path / "images" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "images" / "folder").symlink_to(tmp_path / "moved")
     names, left_out = found(tmp_path / "images")
     assert names == ["0.jpg", "1.jpg", "2.jpg"]
-    assert left_out == {discovery.TWICE: 1, discovery.BROKEN: 2}
+    assert left_out == {discovery.TWICE: 1, discovery.BROKEN: 3}
 
 
 def test_hard_links_are_files_of_their_own(tmp_path):

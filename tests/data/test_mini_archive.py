@@ -1,5 +1,7 @@
 """The archive on disk: its format, its determinism, and that a killed rendering is never taken for a finished one."""
 
+import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -187,6 +189,14 @@ def test_a_killed_process_holds_no_lock(tmp_path):
     holder.wait()
     ensure(place, workers=1, **{**SMALL, "train": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+
+
+def test_a_file_system_without_locks_is_no_obstacle(root, tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    assert content(ensure(tmp_path / "mini_context", workers=1, **SMALL)) == content(root)
 
 
 @pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])

@@ -15,13 +15,12 @@ from sak.data.reading.label_maps import (
     read_saliency,
 )
 from sak.data.reading.matlab import read_label_map, read_matlab
-from sak.data.reading.pixels import SUFFIXES, image_size, read_image
+from sak.data.reading.pixels import SUFFIXES, read_image, stored_size
 
 __all__ = [
     "SUFFIXES",
     "DamagedFile",
     "FaultyFile",
-    "image_size",
     "naming",
     "read_classes",
     "read_depth",
@@ -34,4 +33,5 @@ __all__ = [
     "read_matlab",
     "read_normals",
     "read_saliency",
+    "stored_size",
 ]
