@@ -16,19 +16,18 @@ def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
     The lock is a hidden file beside `path`, which is removed in the end. A process that is killed holds none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    place, told = path.with_name(f".{path.name}.lock"), False
+    place = path.with_name(f".{path.name}.lock")
     while True:
         with open(place, "w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not told:
+                if waiting:
                     tqdm.write(waiting)
-                    told = True
+                waiting = ""  # it is said once
                 fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks: nobody can wait there
-                yield
-                return
+            except OSError:
+                pass  # a file system without locks: nobody can wait there
             if not _is_at(file.fileno(), place):
                 continue  # the one before has removed what was waited for
             try:

@@ -197,6 +197,7 @@ def test_a_file_system_without_locks_is_no_obstacle(root, tmp_path, monkeypatch)
 
     monkeypatch.setattr(fcntl, "flock", none)
     assert content(ensure(tmp_path / "mini_context", workers=1, **SMALL)) == content(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
 
 
 @pytest.mark.parametrize(("mask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o007, 0o660, 0o770)])
