@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import re
 import shutil
 import zlib
@@ -17,7 +18,7 @@ from sak.data.faulty_images import Skips
 from sak.data.loading import load
 from sak.data.nyud import NYUDv2
 from sak.data.pascal_context import PascalContext
-from sak.data.reading import read_classes, read_edges, read_levels, read_normals, read_saliency
+from sak.data.reading import read_classes, read_edges, read_levels, read_map, read_normals, read_saliency
 from sak.errors import UserError
 from sak.preflight.examination import examine
 
@@ -105,13 +106,17 @@ def test_a_binary_map_means_the_same_in_every_encoding(write, encoding):
         (png(RAMP, "P", GREYS), RAMP / 255),
         (png(255 - RAMP, "P", 255 - GREYS), RAMP / 255),
         (of_bits(RAMP // 17, 4), (RAMP // 17) / 15),
+        (of_bits(RAMP // 85, 2), (RAMP // 85) / 3),
+        (tiff(np.full(SIZE, 0.5, np.float32)), np.full(SIZE, 0.5)),
     ],
 )
 def test_probabilities_are_salient_above_one_half(write, content, levels):
     path = write(content)
     np.testing.assert_allclose(read_levels(path).values, levels, atol=1e-6)
     np.testing.assert_array_equal(read_saliency(path), levels > 0.5)
-    with pytest.raises(UserError, match=r"never resize the maps"):
+    stored = read_map(path)
+    first = stored[(levels > 0) & (levels < 1)][0]
+    with pytest.raises(UserError, match=rf"holds the value {first}, and .* never resize the maps"):
         read_edges(path)
 
 
@@ -119,7 +124,28 @@ def test_nothing_salient_and_no_edge(write):
     for content in (png(0 * RAMP), png(0 * RAMP.astype(np.uint16)), png(np.zeros(SIZE, bool))):
         assert not read_saliency(write(content)).any()
         assert not read_edges(write(content)).any()
-    assert not read_saliency(write(png(numbers(100)))).any()  # probabilities below one half
+    for level in (2, 100, 127):  # probabilities below one half
+        assert not read_saliency(write(png(numbers(level)))).any()
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (png(numbers(1)), "0 and 1"),
+        (png(RAMP), "0..255"),
+        (png(numbers(255, kind=np.uint16)), "0..255"),
+        (png(RAMP.astype(np.uint16) * 257), "0..65535"),
+        (tiff((RAMP / 255).astype(np.float32)), "floats"),
+    ],
+)
+def test_encodings_have_names(write, content, encoding):
+    assert read_levels(write(content)).encoding == encoding
+
+
+def test_where_twelve_bits_end(write):
+    with pytest.raises(UserError, match="from 0 to 4095, whose range cannot be told"):
+        read_levels(write(png(numbers(4095, kind=np.uint16))))
+    assert read_levels(write(png(numbers(4096, kind=np.uint16)))).values.max() == np.float32(4096 / 65535)
 
 
 AMBIGUOUS = {
@@ -129,6 +155,7 @@ AMBIGUOUS = {
     "32 bits": (tiff(RAMP.astype(np.int32) * 1000), "whose range cannot be told"),
     "negative": (tiff(numbers(1, -1, np.int32)), "from -1 to 1, whose range"),
     "floats in 0..255": (tiff(RAMP.astype(np.float32)), "floating-point numbers from 0 to 255"),
+    "floats above 1": (tiff(numbers(1.5, kind=np.float32)), "floating-point numbers from 0 to 1.5, where 0..1"),
     "floats that are none": (tiff(numbers(np.nan, kind=np.float32)), "floating-point numbers from nan"),
     "indices of a palette": (png(numbers(15), "P", [(0, i, 128) for i in range(256)]), "whose range cannot be told"),
     "colours": (png(np.stack([RAMP] * 3, -1)), "has 3 channels where one is expected"),
@@ -160,7 +187,7 @@ def test_classes_are_the_stored_numbers(write):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (png(numbers(21)), "holds the value 21, but there are 21 classes"),
+        (png(numbers(21)), r"holds the value 21, but there are 21 classes \(0\.\.20, 255 = ignore\)"),
         (tiff(numbers(-1, kind=np.int32)), "holds the value -1"),
         (tiff(numbers(2.5, kind=np.float32)), "holds the value 2.5"),
         (tiff(numbers(np.nan, kind=np.float32)), "holds the value nan"),
@@ -351,10 +378,39 @@ def test_depth_that_is_none_is_named_and_can_be_skipped(rooms, odd):
     assert batch["name"] == ["2", "3"]
 
 
-def test_several_arrays_are_no_depth(rooms):
+class Trap:
+    """What a pickle may do when it is loaded."""
+
+    def __reduce__(self):
+        return pytest.fail, ("code of a data set was run",)
+
+
+def several(file):
+    np.savez(file, depth=np.ones(SIZE), other=np.ones(SIZE))
+
+
+def objects(file):
+    traps = np.empty(SIZE, dtype=object)
+    traps[:] = Trap()
+    np.save(file, traps, allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (several, "is no array of NumPy's"),
+        (objects, "holds objects where numbers are expected"),
+        (lambda file: pickle.dump(Trap(), file), "is no array of NumPy's"),
+        (lambda file: file.write(b"1.0 2.0\n"), "is no array of NumPy's"),
+        (lambda file: None, "is no array of NumPy's"),
+    ],
+)
+def test_depth_files_of_other_kinds_are_refused_and_never_run(rooms, write, words):
     with open(rooms / "depth/1.npy", "wb") as file:
-        np.savez(file, depth=np.ones(SIZE), other=np.ones(SIZE))
-    assert "holds several arrays" in refused(NYUDv2, rooms, "depth").detail
+        write(file)
+    detail = refused(NYUDv2, rooms, "depth").detail
+    assert words in detail
+    assert "pickle" not in detail
 
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.uint8])

@@ -95,6 +95,10 @@ REFUSED = {
     "colours of 8 bits in 16": (opencv(COLOURS.astype(np.uint16), ".tiff"), "no value above 4095"),
     "32 bits": (pillow(RAMP_16.astype(np.int32) * 1000, "TIFF"), "32-bit integers, whose white cannot be told"),
     "floats in 0..255": (pillow((255 * RAMP).astype(np.float32), "TIFF"), "floating-point values from 0 to 255"),
+    "floats that are brighter than white": (
+        pillow((1.5 * RAMP).astype(np.float32), "TIFF"),
+        "floating-point values from 0 to 1.5, where black is 0 and white 1",
+    ),
     "floats around 0": (pillow((2 * RAMP - 1).astype(np.float32), "TIFF"), "floating-point values from -1 to 1"),
     "floats that are none": (pillow(np.where(RAMP < 0.5, np.nan, RAMP).astype(np.float32), "TIFF"), "from nan to nan"),
     "L*a*b*": (pillow(COLOURS, "TIFF", "LAB"), "the mode LAB, which is not read"),
@@ -166,14 +170,13 @@ def test_what_cannot_be_told_is_refused_by_all_in_one_sentence(tmp_path, kind):
 
 def test_too_many_pixels_are_no_damage_and_many_no_warning(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
-    path.write_bytes(pillow(COLOURS))
-    pixels = SIZE[0] * SIZE[1]
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels - 1)  # above it Pillow warns, above twice as many it refuses
+    path.write_bytes(pillow(np.zeros((1500, 3000), bool)))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_000_000)  # above it Pillow warns, above twice as many it refuses
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        read_image(path)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels // 2 - 1)
-    with pytest.raises(FaultyFile, match=r"has more pixels than the 0 million that are read at most: shrink it"):
+        assert read_image(path).shape == (1500, 3000, 3)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
+    with pytest.raises(FaultyFile, match=r"has more pixels than the 4 million that are read at most: shrink it"):
         read_image(path)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 from PIL.ImageFile import ImageFile
 
 from sak.data.reading.faults import FaultyFile, naming
@@ -135,11 +136,7 @@ def read_depth(path: str | Path) -> np.ndarray:
     Raises:
         FaultyFile: it holds something else, or depths that are negative or not finite.
     """
-    with naming(path):
-        stored = np.load(path, allow_pickle=False)
-    if not isinstance(stored, np.ndarray):
-        stored.close()
-        raise FaultyFile(f"{path} holds several arrays where one is expected: it is not a depth map.")
+    stored = _array(path)
     if stored.dtype.kind not in "fiu":
         raise FaultyFile(f"{path} holds {stored.dtype} where numbers are expected: it is not a depth map.")
     if stored.ndim != 2:
@@ -155,6 +152,20 @@ def read_depth(path: str | Path) -> np.ndarray:
         )
     depth[depth == 0] = IGNORE
     return depth[..., None]
+
+
+def _array(path: str | Path) -> np.ndarray:
+    """A file of NumPy's. Whatever else it may be is not passed on to NumPy, which would advise to run it as code."""
+    with naming(path), open(path, "rb") as file:
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+            raise FaultyFile(f"{path} is no array of NumPy's (.npy): restore it from the archive.")
+        file.seek(0)
+        try:
+            return np.load(file, allow_pickle=False)
+        except ValueError as error:
+            if "Object arrays" in str(error):
+                raise FaultyFile(f"{path} holds objects where numbers are expected: restore it.") from None
+            raise
 
 
 def _stored(image: ImageFile, path: str | Path) -> tuple[np.ndarray, int]:
