@@ -69,6 +69,7 @@ class CLIP(Teacher):
         self.fixed_size = tuple(backbone.image_size) if isinstance(backbone, TimmModel) else None
         if self.fixed_size and spec.input_size is not None:
             raise UserError(f"teacher {name}: {spec.model} has a fixed size; set options.image_size, not input_size.")
+        self.refuse_crop(self.fixed_size is not None)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         return self.fixed_size or super().resized(height, width)

@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sak.errors import UserError
-from teachers.base import Teacher
+from teachers.base import Teacher, resize
 
 
 class MultiScale(nn.Module):
     """A teacher whose maps at several scales are concatenated on channels; no weight is added.
 
-    At scale s the image is resized bicubically to (s·S_h, s·S_w) and cut into s × s tiles without overlap. The
+    At scale s the image is resized bicubically to (s·S_h, s·S_w), without aliasing where that is smaller than the
+    image itself, and cut into s × s tiles without overlap. The
     teacher sees all tiles as one batch, its maps are put together again, and area interpolation brings them to the
     grid of one scale. The native size is what the teacher itself makes of the image, by its `input_size` or the
     image's own size, at a multiple of its patch: tiles keep the image's proportions, and as scales are whole numbers,
@@ -59,6 +60,12 @@ class MultiScale(nn.Module):
         h, w = self.teacher.grid(height, width, level)
         return self.target * h, self.target * w
 
+    def changes(self, height: int, width: int) -> list[str]:
+        """As `Teacher.changes`."""
+        sizes = [self._size(height, width, scale) for scale in self.scales if scale > 1]
+        shrinks = any(new < old for size in sizes for new, old in zip(size, (height, width), strict=True))
+        return self.teacher.changes(height, width) + ["antialiased where a scale shrinks"] * shrinks
+
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B,3,H,W) in [0,1] -> one (B, len(scales)·D, h, w) map per level, the scales in order."""
@@ -74,9 +81,12 @@ class MultiScale(nn.Module):
         """The maps (B, D, scale·h, scale·w) of each level at one scale."""
         if scale == 1:
             return self.teacher(images)
-        size = [scale * pixels for pixels in self.teacher.tile(*images.shape[-2:])]
-        enlarged = F.interpolate(images, size=size, mode="bicubic", align_corners=False)
-        return [stitch(level, scale) for level in self.teacher(cut(enlarged, scale))]
+        size = self._size(*images.shape[-2:], scale)
+        tiles = cut(resize(self.teacher.cropped(images), size, "bicubic"), scale)
+        return [stitch(level, scale) for level in self.teacher(tiles)]
+
+    def _size(self, height: int, width: int, scale: int) -> list[int]:
+        return [scale * side for side in self.teacher.tile(height, width)]
 
 
 def cut(images: Tensor, parts: int) -> Tensor:

@@ -51,9 +51,13 @@ class SAM(Teacher):
     checkpoint of the whole model, such as `sam_vit_b_01ec64.pth`, or of its `image_encoder.` alone; a file under a
     published name must have the published SHA-256. As in the library, the longer side is resized to S
     (`input_size`, else the encoder's 1024), the normalised image is padded with zeros on the right and below to a
-    square; the features are cropped to the part that shows the image. With `input_size: native` the encoder sees the
-    image at its own size without padding. At any size but its own, all of its positions are resized.
+    square; the features are cropped to the part that shows the image. The shorter side goes to whole patches, where
+    the library rounds to pixels: so that what is cropped shows the image, all of it and nothing else. With
+    `input_size: native` the encoder sees the image at its own size without padding. At any size but its own, all of
+    its positions are resized.
     """
+
+    LIBRARIES = ("segment-anything",)
 
     def __init__(self, name: str, spec: TeacherSpec):
         if spec.model not in ARCHITECTURES:
@@ -86,12 +90,13 @@ class SAM(Teacher):
             self.input_size = backbone.img_size
         if self.input_size is not None and self.input_size % self.patch_size:
             raise UserError(f"teacher {name}: input_size {self.input_size} is not a multiple of {self.patch_size}.")
+        self.refuse_crop(self.input_size is not None)
 
-    def resized(self, height: int, width: int) -> tuple[int, int]:
+    def changes(self, height: int, width: int) -> list[str]:
         if self.input_size is None:
-            return super().resized(height, width)
-        scale = self.input_size / max(height, width)
-        return int(height * scale + 0.5), int(width * scale + 0.5)
+            return []
+        shown = [int(side * self.input_size / max(height, width) + 0.5) for side in (height, width)]
+        return ["shorter side at whole patches"] if any(side % self.patch_size for side in shown) else []
 
     def features(self, inputs: Tensor) -> list[Tensor]:
         height, width = inputs.shape[-2:]
@@ -141,7 +146,8 @@ def attend(attention: Attention, tokens: Tensor, window: int) -> Tensor:
         rows = torch.einsum("gnabd,akd->gnabk", grid, get_rel_pos(a, a, attention.rel_pos_h))
         columns = torch.einsum("gnabd,bkd->gnabk", grid, get_rel_pos(b, b, attention.rel_pos_w))
         scaled = torch.cat([scaled, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
-        places = torch.cat([torch.eye(a).repeat_interleave(b, dim=0), torch.eye(b).repeat(a, 1)], dim=1).to(key)
+        row, column = (torch.eye(side, dtype=key.dtype, device=key.device) for side in (a, b))
+        places = torch.cat([row.repeat_interleave(b, dim=0), column.repeat(a, 1)], dim=1)
         key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
         value = F.pad(value, (0, a + b))  # the fused kernels want one width; the rest of the output is cut off
     mixed = F.scaled_dot_product_attention(scaled, key, value, scale=1.0)[..., :channels]

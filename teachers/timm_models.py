@@ -30,6 +30,8 @@ class Timm(Teacher):
     squeezed to it (`options: {img_size: ...}` chooses it).
     """
 
+    LIBRARIES = ("timm",)
+
     def __init__(self, name: str, spec: TeacherSpec):
         _check_name(name, spec.model)
         with building(name, spec):
@@ -61,6 +63,7 @@ class Timm(Teacher):
         self.fixed_size = (size, size) if isinstance(size, int) else size and tuple(size)
         if fixed and spec.input_size is not None:
             raise UserError(f"teacher {name}: {spec.model} has a fixed size; set options.img_size, not input_size.")
+        self.refuse_crop(self.fixed_size is not None)
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         return self.fixed_size or super().resized(height, width)

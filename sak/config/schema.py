@@ -89,6 +89,9 @@ class TeacherSpec:
         levels: blocks (of a convolutional network: stages) whose outputs are the features, counted from 0, increasing.
         input_size: longer side in pixels of what the backbone sees; "native": the image's own size; None: the
             family's rule, which is "native", for SAM the size that its encoder was built for.
+        fit: how an image gets to whole patches. "resize": to the nearest size of whole patches; "crop": what fills no
+            patch on the right and below is left out, as in the published SAK code.
+        interpolation: of the resizing, "bilinear" or "bicubic", as the published SAK code does it for SAM.
         input_stats: "own": pixels are normalised as in the teacher's own training; "imagenet": with ImageNet's mean
             and deviation for every teacher, as the published SAK code does.
         dtype: of the backbone's weights and activations, "float32" or "bfloat16"; features come out in float32.
@@ -104,6 +107,8 @@ class TeacherSpec:
     revision: str | None = None
     levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])
     input_size: int | str | None = None
+    fit: str = "resize"
+    interpolation: str = "bilinear"
     input_stats: str = "own"
     dtype: str = "float32"
     scales: list[int] = field(default_factory=lambda: [1])
