@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sak.errors import UserError
-from teachers.base import Teacher, TeacherSpec, unknown
+from teachers.base import Teacher, TeacherSpec, drawing, unknown
 from teachers.committee import Committee
 from teachers.multiscale import MultiScale
 
@@ -25,6 +25,8 @@ FAMILIES = {
 def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiScale:
     """Build the teacher that `spec` (a TeacherSpec, or a mapping of its fields) describes.
 
+    What it draws at random depends on its name alone; random numbers that others draw do not depend on it.
+
     Raises:
         UserError: the family, the architecture, an option, a level or the weights do not exist or do not fit.
     """
@@ -33,7 +35,9 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiSc
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"teacher {name}: {key}{str(error).splitlines()[0]}") from error
-    teacher = _family(name, spec.family)(name, spec)
+    family = _family(name, spec.family)
+    with drawing(name):
+        teacher = family(name, spec)
     return teacher if spec.scales == [1] else MultiScale(teacher, spec.scales, spec.resize_to)
 
 

@@ -4,7 +4,6 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -43,7 +42,6 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
         raise UserError("nothing to cache: set cache.path, and in cache.stages a stage that takes part and distils")
     accelerator = build_accelerator(config.precision)
     part = part or (accelerator.process_index, accelerator.num_processes)
-    torch.manual_seed(config.seed)  # of all weights that are drawn, as in training
     committee = build_committee(config, taught_by(config)).to(accelerator.device)
     labelled = functools.cache(lambda: build_labelled(config))
     with accelerator.main_process_first():

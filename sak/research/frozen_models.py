@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 
-import torch
 from omegaconf import DictConfig
 
 import teachers
 from sak.config.schema import teacher_spec
+
+S2 = "-s2"  # ends the name of a model's S2 variant
 
 
 def models_to_probe(config: DictConfig) -> dict[str, teachers.TeacherSpec]:
@@ -17,17 +18,15 @@ def models_to_probe(config: DictConfig) -> dict[str, teachers.TeacherSpec]:
         return plain
     scales = list(config.probe.scales)
     multiscale = {
-        f"{name}-s2": dataclasses.replace(spec, scales=scales) for name, spec in plain.items() if spec.scales == [1]
+        f"{name}{S2}": dataclasses.replace(spec, scales=scales) for name, spec in plain.items() if spec.scales == [1]
     }
     return {**plain, **multiscale}
 
 
-def build_models(
-    specs: Mapping[str, teachers.TeacherSpec], seed: int
-) -> dict[str, teachers.Teacher | teachers.MultiScale]:
-    """Of the specifications; an untrained one has the weights of the seed, whatever stands before it."""
+def build_models(specs: Mapping[str, teachers.TeacherSpec]) -> dict[str, teachers.Teacher | teachers.MultiScale]:
+    """Of the specifications; an S2 variant is built under the name of its model, so that an untrained one is that."""
     models = {}
     for name, spec in specs.items():
-        torch.manual_seed(seed)
-        models[name] = teachers.build(name, spec)
+        model = name.removesuffix(S2)
+        models[name] = teachers.build(model if model in specs else name, spec)
     return models

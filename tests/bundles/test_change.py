@@ -182,8 +182,7 @@ def test_the_path_that_a_change_distilled_can_be_compared(add, added, distilled,
     for part in ("paths.vit.aligners.2.weight", "paths.dinov2.adapters.0.down.weight"):
         assert torch.equal(student.state_dict()[part], state[part])
     assert same({key: value for key, value in student.state_dict().items() if "aligners" not in key}, weights(added))
-    torch.manual_seed(0)
-    trained_student(add())
+    torch.manual_seed(1)
     teacher = build_committee(add(), ["vit"])["vit"]  # untrained: drawn as in training
     images = torch.rand(1, 3, 96, 96)
     torch.testing.assert_close(learned(images)["vit"], teacher(images))

@@ -81,7 +81,6 @@ def equal(one, other):
 
 
 def distill_parts(settings):
-    torch.manual_seed(0)  # of the untrained teachers, as in a run
     committee = build_committee(settings)
     images = build_training_set(settings, "distill", lambda: build_labelled(settings))
     return committee, images, build_caches(settings, "distill", images.image_files, committee)
@@ -257,6 +256,16 @@ def test_filled_ahead_no_teacher_is_asked_in_either_stage(cached, asked):
     assert fill(cached(*BOTH_STAGES)) == "distill: features computed: dinov2 4\nmultitask: features computed: dinov2 4"
     asked.clear()
     train.train(cached(*BOTH_STAGES))
+    assert asked == []
+
+
+def test_filled_ahead_an_untrained_teacher_that_is_added_is_not_asked(cached, asked):
+    old = train.train(cached(*ONE_STAGE, "name=old", "cache.path=null"))
+    added = ["name=added", "student.add_teacher=other", f"from={old.path}", "teachers.other.levels=[0,1,2,3]"]
+    settings = cached(OTHER, *ONE_STAGE, *added)
+    assert fill(settings) == "distill: features computed: other 4"
+    asked.clear()
+    train.train(settings)
     assert asked == []
 
 

@@ -58,7 +58,7 @@ class Probe:
         if not specs:
             raise UserError("there is nothing to probe: the config has neither teachers nor probe.extra")
         self.tasks = build_tasks(config.data)
-        self.models = build_models(specs, config.seed)
+        self.models = build_models(specs)
         for model in self.models.values():
             build_head(
                 config, model.dims, next(iter(self.tasks.values()))

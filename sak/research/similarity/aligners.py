@@ -55,7 +55,6 @@ def as_distilled(place: str, config: DictConfig) -> tuple[Student, Learned, dict
     if changed and changed[0] == "remove":
         raise UserError(f"{place} removed a teacher and distilled none: give the run that it started from")
     student = load_bundle(find_bundle(place))
-    torch.manual_seed(config.seed)  # of teachers without weights, drawn as the run has drawn them
     source = trained_student(config)
     committee = build_committee(config, taught_by(config))
     dims = committee.dims

@@ -74,7 +74,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     """
     if images < 1:
         raise UserError(f"--images is {images}, but must be at least 1")
-    models = build_models(models_to_probe(config), config.seed)
+    models = build_models(models_to_probe(config))
     sources = Sources(load_bundle(find_bundle(student))) if student else None
     levels = {name: len(model.levels) for name, model in models.items()}
     if sources:
