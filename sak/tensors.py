@@ -1,27 +1,68 @@
 """Files of tensors that others have written."""
 
+import argparse
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 
 from sak.errors import UserError
+from sak.torchscript import is_torchscript, read_torchscript
+
+# What training code leaves beside weights and what does nothing when it is read: its options, and numbers of NumPy.
+_scalar = np.float64(0).__reduce__()[0]
+INERT: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *{type(np.dtype(kind)) for kind in "?bhilqBHILQefd"},
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 
 
 def read_tensors(path: str | os.PathLike) -> object:
-    """What a safetensors or torch file holds, on the CPU; never code.
+    """What a safetensors or torch file holds, on the CPU; never code. Its content decides which it is, not its name.
 
     Raises:
         UserError: it is damaged, or holds more than tensors and plain values.
     """
+    # What the libraries say is not passed on: it is about their insides, or advises to load the code too.
+    path = Path(path)
     try:
-        if Path(path).suffix == ".safetensors":
+        with path.open("rb") as file:
+            head = file.read(9)
+        if head[8:] == b"{":  # behind the length of its header
             return safetensors.torch.load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its own text advises to load the code too
-        raise UserError(f"{path} cannot be read as weights: it is no file of torch, or holds code") from error
+        if head[:2] != b"PK" and head[:1] != b"\x80":  # a zip file, or the pickles of old
+            raise UserError(
+                f"{path} cannot be read as weights: it is neither a safetensors file nor one of torch, but "
+                f"{f'begins with {head!r}' if head else 'empty'}; if it was downloaded, fetch it again"
+            )
+        if is_torchscript(path):
+            return read_torchscript(path)
+        with path.open("rb") as file, torch.serialization.safe_globals(INERT):  # given its name, torch looks at that
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as weights: {error.strerror or 'the file system refuses'}") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} cannot be read as weights: it is no file of torch, or holds code, which is never loaded; save the "
+            "state_dict of its model alone"
+        ) from error
     except Exception as error:  # damaged bytes raise whatever their decoder happens to meet
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path} cannot be read as weights ({reason[0]})") from error
+        raise UserError(f"{path} cannot be read as weights: it is damaged or cut short; fetch it again") from error
+
+
+def metadata_of(path: str | os.PathLike) -> dict[str, str]:
+    """The notes in the header of a safetensors file that can be read; other files have none."""
+    with Path(path).open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            return {}
+    with safetensors.safe_open(path, "pt") as content:
+        return content.metadata() or {}

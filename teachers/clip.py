@@ -3,7 +3,11 @@
 Legend: B batch, H', W' resized image in pixels, h, w token grid, N = h·w patch tokens, D width.
 """
 
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -17,44 +21,59 @@ from torch import Tensor
 from sak.errors import UserError
 from teachers import weights
 from teachers.base import RANDOM, Teacher, TeacherSpec, building, resize_position_embedding, unknown
+from teachers.checkpoints import State
 
+CONFIG = "open_clip_config.json"
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # what open_clip itself looks for
 # the keys beside `visual.` in checkpoints of open_clip's CLIP and CustomTextCLIP, and of OpenAI's
 TEXT_TOWER = (
     "text.", "transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask",
     "logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size",
 )  # fmt: skip
+OPENAIS = {"input_resolution", "context_length", "vocab_size"}  # in OpenAI's own files alone
+OPENAI = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "quick_gelu": True}
 
 
 class CLIP(Teacher):
     """The image tower of an image-text contrastive model (Radford et al., arXiv 2103.00020) from open_clip.
 
-    `model` is open_clip's name, for example `ViT-B-16`. `options`: `pretrained`, the tag of published weights, for
-    example `openai`, `laion2b_s34b_b88k` or `dfn2b`; it tells what to download where `weights` is not given, and in
-    any case the statistics and the activation (QuickGELU) of the training. All others override the model's vision
-    config (width, layers, head_width, patch_size, image_size, ...) or its `embed_dim`.
+    `model` is open_clip's name, for example `ViT-B-16`, or `hf-hub:ORGANISATION/REPOSITORY`, or a folder that holds the
+    files of such a repository. `options`: `pretrained`, the tag of published weights, for example `openai`,
+    `laion2b_s34b_b88k` or `dfn2b`: it tells what to download where `weights` is not given, and in any case the
+    statistics and the activation (QuickGELU) of the training. `mean`, `std` and `quick_gelu` give them by themselves,
+    for weights without a tag that do not tell. All others override the model's vision config (width, layers,
+    head_width, patch_size, image_size, ...) or its `embed_dim`.
 
     Levels are blocks of a transformer, stages of a convolutional tower. The position embedding of open_clip's own
     transformers is resized to the input's grid; a tower that open_clip takes from timm sees every image squeezed to
     the size of its config (`options: {image_size: ...}`).
     """
 
+    LIBRARIES = ("open_clip_torch", "timm")
+
     def __init__(self, name: str, spec: TeacherSpec):
-        config = open_clip.get_model_config(spec.model)
-        if config is None:
-            raise UserError(f"teacher {name}: {unknown('open_clip model', spec.model, open_clip.list_models())}")
         options = dict(spec.options)
-        published = _published(name, spec, options.pop("pretrained", None))
-        quick_gelu = config.get("quick_gelu", False) or published.get("quick_gelu", False)
+        given = {key: options.pop(key) for key in OPENAI if key in options}
+        model = _find(name, spec, options.pop("pretrained", None))
+        if spec.weights == RANDOM:
+            told = {**OPENAI, "quick_gelu": False}
+        else:
+            file = weights.local(spec.weights, name, HUB_FILES) if spec.weights else model.fetch()
+            state = weights.read(file, name)
+            told = _told_by(file, state, model.config, name)
+        facts = {**told, **model.facts, **given}
         with building(name, spec):
-            embed_dim = options.pop("embed_dim", config["embed_dim"])
-            vision = CLIPVisionCfg(**{**config["vision_cfg"], "timm_model_pretrained": False, **options})
-            backbone = _build_vision_tower(embed_dim, vision, quick_gelu=quick_gelu)
+            embed_dim = options.pop("embed_dim", model.config["embed_dim"])
+            vision = CLIPVisionCfg(**{**model.config["vision_cfg"], "timm_model_pretrained": False, **options})
+            backbone = _build_vision_tower(embed_dim, vision, quick_gelu=bool(facts.get("quick_gelu")))
         report = None
         if spec.weights != RANDOM:
-            file = weights.local(spec.weights, name) if spec.weights else _file(name, spec, published["hf_hub"])
-            state = weights.read(file, name)
             report = weights.load(backbone, state, file, name, prefix="visual.", leave_out=TEXT_TOWER)
+            _require(facts, isinstance(backbone, VisionTransformer), file, name, spec)
+        with building(name, spec):
+            mean, std = ([float(value) for value in facts[key]] for key in ("mean", "std"))
+            if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+                raise ValueError(f"mean is {mean} and std is {std}, but both must be three numbers, std positive")
         widths, strides = _stages(backbone)
         super().__init__(
             name,
@@ -62,8 +81,8 @@ class CLIP(Teacher):
             backbone,
             widths=widths,
             strides=strides,
-            mean=published.get("mean", open_clip.OPENAI_DATASET_MEAN),
-            std=published.get("std", open_clip.OPENAI_DATASET_STD),
+            mean=mean,
+            std=std,
             report=report,
         )
         self.fixed_size = tuple(backbone.image_size) if isinstance(backbone, TimmModel) else None
@@ -96,22 +115,93 @@ class CLIP(Teacher):
         return torch.cat([embedding[:1], resize_position_embedding(patches, (h, w))[0].flatten(1).T])
 
 
-def _published(name: str, spec: TeacherSpec, tag: str | None) -> dict:
-    """open_clip's entry of the tag: {hf_hub, mean, std, quick_gelu, ...}; empty without a tag."""
+@dataclasses.dataclass
+class Model:
+    """What `model` and the tag stand for.
+
+    Attributes:
+        config: open_clip's: embed_dim, vision_cfg, ...
+        facts: what is known of the training: mean, std, quick_gelu.
+        fetch: gives the file of its weights.
+    """
+
+    config: Mapping[str, Any]
+    facts: dict[str, Any]
+    fetch: Callable[[], Path]
+
+
+def _find(name: str, spec: TeacherSpec, tag: str | None) -> Model:
+    kind, _, place = spec.model.rpartition(":")
+    folder = Path(place).expanduser()
+    if kind not in ("hf-hub", "local-dir") and not (folder / CONFIG).is_file():
+        return _named(name, spec, tag)
+    if tag is not None:
+        raise UserError(
+            f"teacher {name}: options.pretrained is for open_clip's own names; leave it out, or {spec.model}."
+        )
+    if kind == "hf-hub":
+        instead = f"the folder that holds it and {HUB_FILES[0]} as `model`"
+        file = weights.from_hub(name, place, [CONFIG], spec.revision, instead)
+        return _configured(file, name, lambda: weights.from_hub(name, place, HUB_FILES, spec.revision))
+    return _configured(folder / CONFIG, name, lambda: weights.local(str(folder), name, HUB_FILES))
+
+
+def _named(name: str, spec: TeacherSpec, tag: str | None) -> Model:
+    config = open_clip.get_model_config(spec.model)
+    if config is None:
+        raise UserError(f"teacher {name}: {unknown('open_clip model', spec.model, open_clip.list_models())}")
     tags = open_clip.list_pretrained_tags_by_model(spec.model)
     if tag is None and spec.weights is None:
         raise UserError(
             f"teacher {name}: {spec.model} without a `weights` file needs options.pretrained, one of {', '.join(tags)}."
         )
-    if tag is not None and tag not in tags:
+    if tag is None:  # a name that ends so is told apart by nothing else
+        return Model(config, {"quick_gelu": True} if config.get("quick_gelu") else {}, Path)
+    if tag not in tags:
         raise UserError(f"teacher {name}: {unknown(f'options.pretrained of {spec.model}', tag, tags)}")
-    return get_pretrained_cfg(spec.model, tag) if tag else {}
+    published = get_pretrained_cfg(spec.model, tag)
+    facts = {key: published.get(key, OPENAI[key]) for key in ("mean", "std")}
+    facts["quick_gelu"] = config.get("quick_gelu", False) or published.get("quick_gelu", False)
+    repo, _, file = published["hf_hub"].rpartition("/")  # organisation/repository/, or that and a file
+    return Model(config, facts, lambda: weights.from_hub(name, repo, [file] if file else HUB_FILES, spec.revision))
 
 
-def _file(name: str, spec: TeacherSpec, location: str) -> Path:
-    """`location` is `organisation/repository/` or `organisation/repository/file`."""
-    repo, _, file = location.rpartition("/")
-    return weights.from_hub(name, repo, [file] if file else HUB_FILES, spec.revision)
+def _configured(file: Path, name: str, fetch: Callable[[], Path]) -> Model:
+    """Of a repository's config."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        config, pixels = content["model_cfg"], content.get("preprocess_cfg", {})
+        facts = {key: pixels.get(key, OPENAI[key]) for key in ("mean", "std")}
+        return Model(config, {**facts, "quick_gelu": config.get("quick_gelu", False)}, fetch)
+    except OSError as error:
+        raise UserError(f"teacher {name}: {file} cannot be read ({error.strerror}); correct `model`.") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise UserError(f"teacher {name}: {file} is no config of open_clip; fetch it again.") from error
+
+
+def _told_by(file: Path, state: State, config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a file of weights tells of its training: by its own notes, as OpenAI's by its keys, or by its folder."""
+    facts: dict[str, Any] = {}
+    if (file.parent / CONFIG).is_file():
+        beside = _configured(file.parent / CONFIG, name, Path)
+        facts |= beside.facts if beside.config.get("vision_cfg") == config["vision_cfg"] else {}
+    facts |= OPENAI if {key.rpartition(".")[2] for key in state} >= OPENAIS else {}
+    facts |= {key: state.facts[key].split() for key in ("mean", "std") if key in state.facts}
+    if "activation" in state.facts:
+        facts["quick_gelu"] = state.facts["activation"] == "QuickGELU"
+    return facts
+
+
+def _require(facts: Mapping[str, Any], activation: bool, file: Path, name: str, spec: TeacherSpec) -> None:
+    """Raise a `UserError` where nothing tells what the features depend on."""
+    needed = ("mean", "std", "quick_gelu") if activation else ("mean", "std")
+    if missing := [f"options.{key}" for key in needed if key not in facts]:
+        tags = open_clip.list_pretrained_tags_by_model(spec.model)
+        tag = f"options.pretrained, the tag that it is of or was trained from ({', '.join(tags)}), or " if tags else ""
+        raise UserError(
+            f"teacher {name}: {file} does not tell what its pixels were normalised with and which activation it has; "
+            f"set {tag}{', '.join(missing)}."
+        )
 
 
 def _stages(tower: VisionTransformer | TimmModel | ModifiedResNet) -> tuple[list[int], list[int]]:

@@ -62,7 +62,7 @@ class MultiScale(nn.Module):
 
     def changes(self, height: int, width: int) -> list[str]:
         """As `Teacher.changes`."""
-        sizes = [self._size(height, width, scale) for scale in self.scales if scale > 1]
+        sizes = [self._size((height, width), scale) for scale in self.scales if scale > 1]
         shrinks = any(new < old for size in sizes for new, old in zip(size, (height, width), strict=True))
         return self.teacher.changes(height, width) + ["antialiased where a scale shrinks"] * shrinks
 
@@ -81,11 +81,12 @@ class MultiScale(nn.Module):
         """The maps (B, D, scale·h, scale·w) of each level at one scale."""
         if scale == 1:
             return self.teacher(images)
-        size = self._size(*images.shape[-2:], scale)
+        size = self._size(images.shape[-2:], scale)
         tiles = cut(resize(self.teacher.cropped(images), size, "bicubic"), scale)
         return [stitch(level, scale) for level in self.teacher(tiles)]
 
-    def _size(self, height: int, width: int, scale: int) -> list[int]:
+    def _size(self, image: Sequence[int], scale: int) -> list[int]:
+        height, width = image
         return [scale * side for side in self.teacher.tile(height, width)]
 
 

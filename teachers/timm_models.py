@@ -44,9 +44,8 @@ class Timm(Teacher):
             raise UserError(f"teacher {name}: timm's {spec.model} does not give its intermediate features.")
         report = None
         if spec.weights != RANDOM:
-            file = (
-                weights.local(spec.weights, name) if spec.weights else _published(name, spec, backbone.pretrained_cfg)
-            )
+            given = spec.weights and weights.local(spec.weights, name, HUB_FILES)
+            file = given or _published(name, spec, backbone.pretrained_cfg)
             report = load(backbone, weights.read(file, name), file, name)
         super().__init__(
             name,
@@ -84,18 +83,21 @@ def load(backbone: nn.Module, state: Mapping[str, Tensor], file: Path, teacher: 
     classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     heads = (*(f"{classifier}." for classifier in classifiers), "head.", "mask_token")
     heads = tuple(head for head in heads if not any(key.startswith(head) for key in backbone.state_dict()))
+    own = backbone.state_dict()
+    state = weights.unwrapped(state, own, file, teacher)
+    weights.check_numbers(state, own, file, teacher)  # before positions are resized, which mixes their values
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
     converted = dict(state)
     if convert is not None:  # timm's own, per file of models: original names, positions at another size
         try:
             converted = convert(dict(state), backbone)
-        except (KeyError, AttributeError, RuntimeError, ValueError) as error:
+        except Exception as error:  # whatever tensors of other shapes or names happen to meet
             raise UserError(
                 f"teacher {teacher}: {file} is not a checkpoint of {type(backbone).__name__} ({error!r}); check "
                 "family, model and weights."
             ) from error
-    report = weights.load(backbone, converted, file, teacher, leave_out=heads)
-    report.left_out = [key for key in state if key.startswith(heads)]
+    report = weights.load(backbone, state.replaced(converted), file, teacher, leave_out=heads)
+    report.left_out = [*state.beside, *(key for key in state if key.startswith(heads))]
     report.resized = [key for key in state if key in converted and state[key].shape != converted[key].shape]
     return report
 

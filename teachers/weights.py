@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import urllib.error
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,10 +15,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sak.errors import UserError
-from sak.tensors import read_tensors
+from sak.files import replacing
+from sak.tensors import metadata_of, read_tensors
+from teachers.architecture import compare, facts_of
+from teachers.checkpoints import State, of_network, opened
 
 ABSENT = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
 
@@ -32,42 +36,57 @@ class LoadReport:
         loaded: tensors that the backbone holds now.
         left_out: names in the file that play no part in the features: other towers, heads, necks.
         resized: names whose tensor was brought to another size, such as position embeddings.
+        unwrapped: what trainings and tools had put around the names.
     """
 
     source: str
     loaded: int
     left_out: list[str]
     resized: list[str]
+    unwrapped: list[str] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         """One line. The left out are named by what their names begin with."""
         parts = sorted({name.split(".")[0] if "." in name else name for name in self.left_out})
+        unwrapped = f"; unwrapped: {', '.join(self.unwrapped)}" if self.unwrapped else ""
         resized = f"; resized: {', '.join(self.resized)}" if self.resized else ""
         left_out = f"; left out: {', '.join(parts)} ({len(self.left_out)})" if parts else ""
-        return f"{self.loaded} tensors of {self.source}{left_out}{resized}"
+        return f"{self.loaded} tensors of {self.source}{unwrapped}{left_out}{resized}"
 
 
-def local(path: str, teacher: str) -> Path:
+def local(path: str, teacher: str, files: Sequence[str] = ()) -> Path:
     """The file that `weights` names, in the working directory or beside this package.
+
+    Args:
+        files: what a folder's is called, the first that is there; of folders that hold a copy of a hub's repository.
 
     Raises:
         UserError: there is none.
     """
     places = [Path(path).expanduser(), Path(__file__).parent.parent / path]
-    file = next((place for place in places if place.is_file()), None)
-    if file is None:
-        raise UserError(f"teacher {teacher}: there is no weights file {path}; correct `weights` or put the file there.")
-    return file
+    places += [place / file for place in places for file in files]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        inside = f" nor a folder of that name with {' or '.join(files)}" if files else ""
+        raise UserError(
+            f"teacher {teacher}: there is no weights file {path}{inside}; correct `weights` or put the file there."
+        )
+    return found
 
 
-def from_hub(teacher: str, repo: str, files: Sequence[str], revision: str | None = None) -> Path:
+def from_hub(
+    teacher: str, repo: str, files: Sequence[str], revision: str | None = None, else_give: str = "its path as `weights`"
+) -> Path:
     """The first of `files` that the Hugging Face repository holds, from the hub's cache or downloaded into it.
+
+    Args:
+        else_give: what the config may name instead, where there is no network.
 
     Raises:
         UserError: the repository is gated or does not exist, or there is neither a cached file nor a network.
     """
     page = f"https://huggingface.co/{repo}"
-    missing = f"fetch {page}/resolve/{revision or 'main'}/{files[0]} elsewhere and give its path as `weights`"
+    missing = f"fetch {page}/resolve/{revision or 'main'}/{files[0]} elsewhere and give {else_give}"
     try:
         for file in files:
             try:
@@ -132,23 +151,25 @@ def check_sha256(file: Path, begins: str, teacher: str) -> None:
         )
 
 
-def read(file: Path, teacher: str) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a torch file that holds a state dict alone or as its `state_dict`.
+def read(file: Path, teacher: str) -> State:
+    """The tensors of a safetensors file, or of a torch file or TorchScript archive that holds a state dict somewhere.
 
     Raises:
-        UserError: the file is damaged, holds code or anything else than tensors.
+        UserError: the file is damaged, or holds code or no tensors.
     """
     try:
-        state = read_tensors(file)
+        return opened(read_tensors(file), file, metadata_of(file))
     except UserError as error:
         raise UserError(f"teacher {teacher}: {error}") from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]  # open_clip's training checkpoints
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"teacher {teacher}: {file} is not a flat dict of tensors; save the model's state_dict alone.")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
+
+
+def save(
+    file: Path, tensors: Mapping[str, Tensor], network: nn.Module, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Write tensors with notes of what their shapes do not tell of their network and of the pixels that it sees."""
+    notes = {key: " ".join(f"{value:.9g}" for value in values) for key, values in (("mean", mean), ("std", std))}
+    with replacing(file) as partial:
+        save_file(dict(tensors), partial, {"format": "pt", **facts_of(network), **notes})
 
 
 def load(
@@ -161,23 +182,58 @@ def load(
 ) -> LoadReport:
     """Load the tensors whose names start with `prefix` (cut off) into `module`, strictly.
 
+    What trainings and tools put around the names is taken off before (`teachers.checkpoints`).
+
     `leave_out` names the beginnings of the names that the file may hold beside them.
 
     Raises:
-        UserError: a name is missing, any other name is left over, or a shape does not fit; it names the first such.
+        UserError: a name is missing, any other name is left over, a shape does not fit, or a tensor holds no real
+            finite numbers; it names the first such. Or the file notes another architecture.
     """
-    left_out = [key for key in state if key.startswith(leave_out)]
-    state = {key: value for key, value in state.items() if not key.startswith(leave_out)}
-    own = {prefix + key: value for key, value in module.state_dict().items()}
-    misfits = [f"{key} has shape {tuple(state[key].shape)}, here {tuple(value.shape)}"
-               for key, value in own.items() if key in state and state[key].shape != value.shape]  # fmt: skip
+    names = module.state_dict()
+    state = unwrapped(state, names, source, teacher, prefix)
+    left_out = [*state.beside, *(key for key in state if key.startswith(leave_out))]
+    tensors = {key: value for key, value in state.items() if not key.startswith(leave_out)}
+    own = {prefix + key: value for key, value in names.items()}
+    misfits = [f"{key} has shape {tuple(tensors[key].shape)}, here {tuple(value.shape)}"
+               for key, value in own.items() if key in tensors and tensors[key].shape != value.shape]  # fmt: skip
     for keys, problem in (
-        ([key for key in own if key not in state], "lacks"),
-        ([key for key in state if key not in own], "holds unknown"),
+        ([key for key in own if key not in tensors], "lacks"),
+        ([key for key in tensors if key not in own], "holds unknown"),
         (misfits, "does not fit:"),
     ):
         if keys:
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise UserError(f"teacher {teacher}: {source} {problem} {shown}; check family, model, options and weights.")
-    module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()})
-    return LoadReport(str(source), len(state), left_out, resized=[])
+    check_numbers(tensors, own, source, teacher)
+    compare(module, state.facts, source, teacher)
+    module.load_state_dict({key.removeprefix(prefix): value for key, value in tensors.items()})
+    return LoadReport(str(source), len(tensors), left_out, resized=[], unwrapped=state.unwrapped)
+
+
+def unwrapped(
+    state: Mapping[str, Tensor], names: Collection[str], source: str | Path, teacher: str, prefix: str = ""
+) -> State:
+    """As `checkpoints.of_network`, for the names of a module's state dict."""
+    try:
+        return of_network(state if isinstance(state, State) else State(state), names, prefix, source)
+    except UserError as error:
+        raise UserError(f"teacher {teacher}: {error}") from error
+
+
+def check_numbers(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str | Path, teacher: str) -> None:
+    """Raise a `UserError` that names the first tensor that is to be one of `own` and holds no real finite numbers."""
+    for key, value in state.items():
+        if key not in own or not own[key].is_floating_point():
+            continue
+        if not value.is_floating_point() or value.layout != torch.strided:
+            kind = str(value.dtype).removeprefix("torch.") if value.layout == torch.strided else "sparse numbers"
+            raise UserError(
+                f"teacher {teacher}: {source} holds {kind} in {key}, where real numbers are weights; save the model's "
+                "weights in floating point."
+            )
+        if not value.to(own[key].dtype).isfinite().all():
+            raise UserError(
+                f"teacher {teacher}: {source} holds infinite values or NaN in {key}; take weights from before the "
+                "training diverged, or fetch the file again."
+            )

@@ -3,19 +3,22 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+import teachers
 from sak.errors import UserError
-from sak.files import replacing
-from teachers.base import unknown
+from teachers.base import RANDOM, unknown
 from teachers.pretrain import card, data, evaluation
 from teachers.pretrain.contrastive import Contrastive
 from teachers.pretrain.loop import Objective, fit
+from teachers.pretrain.miniatures import MINIATURES
 from teachers.pretrain.promptable import Promptable
 from teachers.pretrain.self_distillation import SelfDistillation
 from teachers.pretrain.supervised import Supervised
+from teachers.weights import save
 
 
 @dataclasses.dataclass
@@ -78,8 +81,9 @@ def pretrain(
 
     weights = output / f"{name}.safetensors"
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
-    with replacing(weights) as partial:
-        save_file(state, partial)
+    # What the file notes of the network is told by the teacher that its spec describes.
+    teacher = cast(teachers.Teacher, teachers.build(name, dataclasses.replace(MINIATURES[name], weights=RANDOM)))
+    save(weights, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
     if isinstance(objective, SelfDistillation):
         measured = evaluation.self_distillation(str(weights), train, val)
     elif isinstance(objective, Contrastive):

@@ -50,6 +50,14 @@ TINY = {
     ),
 }
 FAMILIES = sorted(TINY)
+# What a file of CLIP without a tag or notes does not tell.
+UNTOLD = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD, "quick_gelu": False}
+
+
+def loading(family, path):
+    """The tiny specification with weights of a file that holds tensors alone."""
+    options = {**TINY[family].options, **(UNTOLD if family == "clip" else {})}
+    return dataclasses.replace(TINY[family], weights=str(path), options=options)
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +129,7 @@ def test_features_are_the_librarys_block_outputs(family, suffix, tmp_path):
         torch.save(model.state_dict(), path)
     else:
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, path)
-    teacher = teachers.build(family, dataclasses.replace(TINY[family], weights=str(path)))
+    teacher = teachers.build(family, loading(family, path))
 
     images = torch.rand(2, 3, *((28, 28) if family == "dinov2" else (32, 32)))
     features = teacher(images)
@@ -150,7 +158,7 @@ def test_clip_at_another_size_is_open_clip_with_resized_position_embedding(tmp_p
     """open_clip resizes when it loads a square checkpoint into a model of another size."""
     model = library_model("clip")
     save_file({f"visual.{key}": value for key, value in model.visual.state_dict().items()}, tmp_path / "w.safetensors")
-    teacher = teachers.build("clip", dataclasses.replace(TINY["clip"], weights=str(tmp_path / "w.safetensors")))
+    teacher = teachers.build("clip", loading("clip", tmp_path / "w.safetensors"))
     larger = open_clip.CLIP(
         8,
         {**{key: value for key, value in TINY["clip"].options.items() if key != "embed_dim"}, "image_size": 48},
