@@ -166,7 +166,7 @@ class TeacherCache:
         """L maps (B, D, h, w) -> records (B, bytes).
 
         Raises:
-            UserError: a feature is no number, or too large for float16.
+            UserError: a feature is infinite or NaN, or too large for float16.
         """
         fields = {}
         for level, features in enumerate(levels):
@@ -179,15 +179,20 @@ class TeacherCache:
                 values = features.half()
                 finite = values.isfinite().all()
             if not finite:
-                raise UserError(
-                    f"features of {self.teacher} at level {level} are no numbers, or too large for {self.dtype}: they "
-                    f"reach {features.abs().max().item():.3g}; set cache.dtype=int8 or cache.path=null."
-                )
+                raise UserError(self._refusal(level, features))
             fields[f"level{level}"] = values
         records = np.empty(len(levels[0]), self.record)
         for name, values in fields.items():
             records[name] = values.cpu().numpy()
         return records.view(np.uint8).reshape(len(records), -1)
+
+    def _refusal(self, level: int, features: Tensor) -> str:
+        """Why a level's features are not stored."""
+        where = f"features of {self.teacher} at level {level}"
+        if not features.isfinite().all():  # which no dtype of a cache would help
+            return f"{where} are infinite or NaN, no numbers: check its weights, its dtype and the config's precision."
+        largest = features.abs().max().item()
+        return f"{where} are too large for float16, they reach {largest:.3g}: set cache.dtype=int8 or cache.path=null."
 
     def decode(self, content: Tensor) -> list[Tensor]:
         """Records (B, bytes) as a uint8 tensor on any device -> L maps (B, D, h, w) in float32."""

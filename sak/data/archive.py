@@ -93,6 +93,13 @@ class Archive(Dataset):
         self.image_files = [path for (path,) in files.pop("image")]
         self._files = files
 
+    @property
+    def crop_files(self) -> list[Path]:
+        """The label maps that decide where the images are cropped (`transforms.random_crop`)."""
+        if not self.augment or "semseg" not in self._labels:
+            return []
+        return [path for paths in self._files["semseg"] for path in paths]
+
     @classmethod
     def labels_read(cls, tasks: Sequence[str], crop_by_semseg: bool) -> tuple[str, ...]:
         """The tasks, and what is read for the crop alone.

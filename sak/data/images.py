@@ -122,6 +122,7 @@ class Images(Dataset):
         if not files:
             raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
         self.image_files = files
+        self.crop_files: list[Path] = []  # no labels decide what is cropped
         self.image_size = tuple(image_size)
         self.seed = seed
         least, largest = crop_scale

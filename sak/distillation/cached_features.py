@@ -7,6 +7,7 @@ what a teacher computes together does not depend on when a run was killed.
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -20,7 +21,7 @@ from sak.data.loading import packed
 from sak.data.transforms import finish
 from teachers import Committee
 from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache
-from teachers.fingerprints import files_hash, weights_hash
+from teachers.fingerprints import contents_hash, files_hash, spec_facts, teacher_facts
 
 Caches = Mapping[str, TeacherCache]  # by the teacher's name
 
@@ -114,22 +115,27 @@ def stage_is_cached(config: DictConfig, stage: str) -> bool:
     return config.cache.path is not None and stage in config.cache.stages and distils(config, stage)
 
 
-def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Committee) -> dict[str, TeacherCache]:
+def build_caches(
+    config: DictConfig, stage: str, files: Sequence, committee: Committee, crop_files: Sequence[Path] = ()
+) -> dict[str, TeacherCache]:
     """A stage's caches, one for each teacher, so that a teacher that changes leaves the others' features valid.
 
     Args:
         files: the images, in the data set's order.
-        committee: the built teachers, of which the weights are hashed.
+        committee: the built teachers, whose weights and code are part of the key.
+        crop_files: the label maps that decide where the images are cropped.
     """
     settings, size = config.stages[stage], image_size(config, stage)
-    # The crop of the second stage looks at the labels.
-    augmentation = (
-        {"crop_scale": list(settings.crop_scale), **({"upright": True} if settings.images else {})}
-        if stage == "distill"
-        else {"augment": settings.augment, "dataset": config.data.dataset, "tasks": list(config.data.tasks)}
-    )
-    if stage != "distill" and config.data.crop_by_semseg:
-        augmentation["crop_by_semseg"] = True
+    augmentation: dict[str, Any]
+    if stage == "distill":
+        augmentation = {"crop_scale": list(settings.crop_scale), **({"upright": True} if settings.images else {})}
+    else:
+        data = config.data
+        augmentation = {"augment": settings.augment, "dataset": data.dataset, "tasks": list(data.tasks)}
+        if data.crop_by_semseg:
+            augmentation["crop_by_semseg"] = True
+    if crop_files:
+        augmentation["crop_files"] = contents_hash(crop_files)
     depends = {
         "files": files_hash(files),
         "image_size": list(size),
@@ -139,7 +145,7 @@ def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Com
     }
     caches = {}
     for name, teacher in committee.items():
-        spec = plain(config.teachers[name])
+        spec = spec_facts(plain(config.teachers[name]))
         del spec["weights"], spec["revision"]  # where the weights are from: what they are is hashed
         caches[name] = TeacherCache(
             Path(config.cache.path) / stage,
@@ -148,6 +154,6 @@ def build_caches(config: DictConfig, stage: str, files: Sequence, committee: Com
             len(files),
             config.cache.views,
             config.cache.dtype,
-            {**depends, "spec": spec, "weights": weights_hash(teacher)},
+            {**depends, "spec": spec, **teacher_facts(teacher, size)},
         )
     return caches

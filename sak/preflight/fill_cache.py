@@ -48,7 +48,10 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
         if stages != ["distill"] or config.stages.distill.images is None:
             data.prepare(config.data)
         sets = {stage: build_training_set(config, stage, labelled, accelerator.print) for stage in stages}
-    caches = {stage: build_caches(config, stage, sets[stage].image_files, committee) for stage in stages}
+    caches = {
+        stage: build_caches(config, stage, images.image_files, committee, images.crop_files)
+        for stage, images in sets.items()
+    }
     allocate([cache for of_stage in caches.values() for cache in of_stage.values()], accelerator.print)
     features = {stage: CachedFeatures(committee, caches[stage]) for stage in stages}
     count = config.cache.views

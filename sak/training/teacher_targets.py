@@ -39,7 +39,7 @@ class Teaching:
             UserError: a cache cannot be used.
         """
         if self.committee is not None and stage_is_cached(self.config, stage):
-            caches = build_caches(self.config, stage, dataset.image_files, self.committee)
+            caches = build_caches(self.config, stage, dataset.image_files, self.committee, dataset.crop_files)
             self.cached[stage] = CachedFeatures(self.committee, caches)
         if self.config.cache.views is None or stage not in self.config.cache.stages:
             return dataset

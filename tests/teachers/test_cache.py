@@ -81,18 +81,25 @@ def test_int8_is_off_by_half_a_step_of_its_channel_at_most(tmp_path):
         assert (ours - theirs).abs().max() > 0
 
 
-@pytest.mark.parametrize("value", [1e5, float("nan")])
-def test_what_float16_cannot_hold_is_refused_and_int8_named(tmp_path, value):
+def test_what_float16_cannot_hold_is_refused_and_int8_named(tmp_path):
+    levels = features(2)
+    levels[1][1, 2, 0, 0] = 1e5
+    with pytest.raises(
+        UserError, match=r"sam at level 1 .*too large for float16, they reach 1e\+05: .*cache.dtype=int8"
+    ):
+        make(tmp_path).encode(levels)
+    loud = make(tmp_path, "int8").decode(torch.from_numpy(make(tmp_path, "int8").encode(levels)))
+    assert loud[1][1, 2, 0, 0].item() == pytest.approx(1e5)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_no_number_is_refused_and_no_other_dtype_is_advised(tmp_path, value, dtype):
     levels = features(2)
     levels[1][1, 2, 0, 0] = value
-    with pytest.raises(UserError, match=r"sam at level 1 .*cache.dtype=int8"):
-        make(tmp_path).encode(levels)
-    if value == 1e5:
-        loud = make(tmp_path, "int8").decode(torch.from_numpy(make(tmp_path, "int8").encode(levels)))
-        assert loud[1][1, 2, 0, 0].item() == pytest.approx(1e5)
-    else:
-        with pytest.raises(UserError, match="no numbers"):
-            make(tmp_path, "int8").encode(levels)
+    with pytest.raises(UserError, match="sam at level 1 are infinite or NaN, no numbers: check its weights") as raised:
+        make(tmp_path, dtype).encode(levels)
+    assert "int8" not in str(raised.value)
 
 
 def test_whatever_features_depend_on_has_a_directory_of_its_own(tmp_path):

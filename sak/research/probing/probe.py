@@ -30,7 +30,7 @@ from sak.research.probing import report
 from sak.research.probing.cell import build_head, probe_cell
 from sak.research.probing.features import Features, Probed
 from sak.training.run_directory import lock
-from teachers.fingerprints import weights_hash
+from teachers.fingerprints import spec_facts, teacher_facts
 
 
 class Probe:
@@ -75,8 +75,8 @@ class Probe:
         self.origins = {
             name: {
                 **shared,
-                "model": plain(OmegaConf.structured(spec)),
-                "weights": weights_hash(model),
+                "model": spec_facts(plain(OmegaConf.structured(spec))),
+                **teacher_facts(model, config.data.image_size),
             }
             for (name, spec), model in zip(specs.items(), self.models.values(), strict=True)
         }
