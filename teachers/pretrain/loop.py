@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from sak.errors import UserError
 from sak.files import replacing
+from sak.tensors import read_tensors
 from teachers.pretrain import data
 
 
@@ -61,7 +62,9 @@ def fit(
     run = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
     first, seconds, starts = 0, 0.0, 1
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
+        state = read_tensors(checkpoint)
+        if not isinstance(state, dict) or "run" not in state:
+            raise UserError(f"{checkpoint} is no checkpoint of this training; delete it to start anew.")
         if state["run"] != run:
             raise UserError(f"{checkpoint} belongs to a run with {state['run']}, not {run}; delete it to start anew.")
         objective.load_state_dict(state["objective"])

@@ -1,12 +1,13 @@
 """Train one miniature, export its weights, and measure them."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file
 
 import teachers
 from sak.errors import UserError
@@ -18,7 +19,7 @@ from teachers.pretrain.miniatures import MINIATURES
 from teachers.pretrain.promptable import Promptable
 from teachers.pretrain.self_distillation import SelfDistillation
 from teachers.pretrain.supervised import Supervised
-from teachers.weights import save
+from teachers.weights import read, save
 
 
 @dataclasses.dataclass
@@ -61,31 +62,45 @@ def pretrain(
         init: a weights file of this miniature to go on from.
 
     Raises:
-        UserError: there is no such miniature, or an archive is incomplete.
+        UserError: there is no such miniature, a number makes no training, or an archive or a file is incomplete.
     """
     if name not in RECIPES:
         raise UserError(unknown("miniature", name, RECIPES))
     recipe, output = RECIPES[name], Path(output)
-    steps, batch_size = steps or recipe.steps, batch_size or recipe.batch_size
-    learning_rate = learning_rate or recipe.learning_rate
+    steps = recipe.steps if steps is None else steps
+    batch_size = recipe.batch_size if batch_size is None else batch_size
+    learning_rate = recipe.learning_rate if learning_rate is None else learning_rate
+    for option, value, makes_sense, rule in (
+        ("steps", steps, steps >= 1, "at least 1"),
+        ("batch-size", batch_size, batch_size >= 2, "at least 2, as a batch is compared within itself"),
+        ("learning-rate", learning_rate, 0 < learning_rate < math.inf, "a positive number"),
+        ("seed", seed, 0 <= seed < 2**63, "from 0 to 2^63 - 1"),
+        ("threads", threads, 1 <= threads <= (os.cpu_count() or 1), f"from 1 to {os.cpu_count()}, the cores here"),
+    ):
+        if not makes_sense:
+            raise UserError(f"--{option} is {value}, but must be {rule}; nothing was changed.")
     if init is not None and not Path(init).is_file():
         raise UserError(f"there is no weights file {init} to go on from; correct --init.")
+    weights = None if init is None else read(Path(init), name)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     scenes = [data.load(root, "train") for root in roots]
     train, val = scenes[0], data.load(roots[0], "val")
     objective = recipe.objective(data.join(scenes), batch_size)
-    if init is not None:
-        objective.start_from(load_file(init))
+    if weights is not None:
+        try:
+            objective.start_from(weights)
+        except RuntimeError as error:  # of torch: names or shapes
+            raise UserError(f"{init} does not fit the miniature {name}; give weights of it as --init.") from error
     seconds, starts = fit(objective, steps, learning_rate, Path(work) / f"{name}.pt", seed)
 
-    weights = output / f"{name}.safetensors"
+    exported = output / f"{name}.safetensors"
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
     # What the file notes of the network is told by the teacher that its spec describes.
     teacher = cast(teachers.Teacher, teachers.build(name, dataclasses.replace(MINIATURES[name], weights=RANDOM)))
-    save(weights, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
+    save(exported, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
     if isinstance(objective, SelfDistillation):
-        measured = evaluation.self_distillation(str(weights), train, val)
+        measured = evaluation.self_distillation(str(exported), train, val)
     elif isinstance(objective, Contrastive):
         measured = evaluation.contrastive(objective, val)
     elif isinstance(objective, Promptable):

@@ -11,6 +11,7 @@ from torch import nn
 
 import teachers
 from sak.errors import UserError
+from sak.tensors import metadata_of
 from teachers.pretrain import data, evaluation, promptable
 from teachers.pretrain.loop import fit
 from teachers.pretrain.miniatures import MINIATURES
@@ -169,3 +170,29 @@ def test_two_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
     assert "the command" in text
     assert "2 steps of 4 images" in text
     assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("content", [b"PK damaged", None])
+def test_a_checkpoint_that_is_none_is_one_sentence(content, tmp_path):
+    if content is None:
+        torch.save([1, 2], tmp_path / "a.pt")
+    else:
+        (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.pt (cannot be read|is no checkpoint of this training)"):
+        fit(Line(), 10, 0.1, tmp_path / "a.pt", seed=3)
+
+
+def test_weights_of_another_miniature_to_go_on_from_are_refused(archive, tmp_path):
+    with pytest.raises(
+        UserError, match=r"clip\.safetensors does not fit the miniature sam; give weights of it as --init"
+    ):
+        pretrain("sam", [archive], tmp_path, tmp_path, "c", steps=1, batch_size=2, init=MINIATURES["clip"].weights)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", sorted(MINIATURES))
+def test_what_is_exported_notes_its_network_and_can_be_gone_on_from(name, archive, tmp_path):
+    pretrain(name, [archive], tmp_path, tmp_path / "w", "c", steps=1, batch_size=2, init=MINIATURES[name].weights)
+    notes, shipped = metadata_of(tmp_path / f"{name}.safetensors"), metadata_of(MINIATURES[name].weights)
+    assert notes == shipped
+    assert notes["num_heads"] in ("3", "4")

@@ -1,0 +1,51 @@
+"""The command that trains a miniature: what makes no training is refused before anything is read or written."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+
+def contents(folder):
+    return {
+        str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in Path(folder).rglob("*") if file.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["sam", "--steps", "-1"], "--steps is -1, but must be at least 1; nothing was changed"),
+        (["dinov2", "--steps", "0"], "--steps is 0, but must be at least 1"),
+        (["clip", "--batch-size", "0"], "--batch-size is 0, but must be at least 2"),
+        (["clip", "--batch-size", "1"], "--batch-size is 1, but must be at least 2"),
+        (["vit", "--batch-size", "-8"], "--batch-size is -8"),
+        (["vit", "--learning-rate", "0"], "--learning-rate is 0.0, but must be a positive number"),
+        (["sam", "--learning-rate=-1e-3"], "--learning-rate is -0.001"),
+        (["sam", "--learning-rate", "nan"], "--learning-rate is nan"),
+        (["dinov2", "--learning-rate", "inf"], "--learning-rate is inf"),
+        (["dinov2", "--seed", "-1"], "--seed is -1, but must be from 0"),
+        (["dinov2", "--seed", str(2**63)], "--seed is 9223372036854775808"),
+        (["dinov2", "--threads", "0"], "--threads is 0, but must be from 1"),
+        (["dinov2", "--threads", "100000"], "--threads is 100000"),
+        (["dino", "--steps", "1"], "unknown miniature 'dino'; did you mean dinov2?"),
+        (["sam", "--init", "nowhere.safetensors"], "there is no weights file nowhere.safetensors to go on from"),
+        (["sam", "--init", "damaged.safetensors"], "damaged.safetensors cannot be read as weights"),
+        (["sam", "--data", "nowhere"], "there is no nowhere/ImageSets/Context/train.txt"),
+    ],
+)
+def test_what_makes_no_training_is_refused_and_changes_nothing(call_tool, tmp_path, options, sentence):
+    (tmp_path / "mini").mkdir()
+    save_file({"shipped": torch.ones(3)}, tmp_path / "mini" / f"{options[0]}.safetensors")
+    (tmp_path / "mini" / f"{options[0]}.md").write_text("the card")
+    (tmp_path / "damaged.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    before = contents(tmp_path)
+    data = [] if "--data" in options else ["--data", "archive"]
+    code, _, errors = call_tool("pretrain_teachers", *options, *data, "--output", "mini", "--work", "work")
+    assert code == 2
+    assert len(errors) == 1
+    assert sentence in errors[0]
+    assert contents(tmp_path) == before
+    assert not (tmp_path / "work").exists()
