@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from sak import cli
 from sak.data.images import Images, find_images
 from sak.errors import UserError
 
-MAIN = runpy.run_path(str(Path(__file__).parents[2] / "tools/doctor.py"))["main"]
+ROOT = Path(__file__).parents[2]
+MAIN = runpy.run_path(str(ROOT / "tools/doctor.py"))["main"]
 
 
 def snapshot(folder):
@@ -108,6 +110,19 @@ def test_weights_that_do_not_fit(tiny, tmp_path, monkeypatch, capsys):
     code, out, _ = doctor(monkeypatch, capsys, tiny, f"teachers.dinov2.weights={damaged}")
     assert code == 1
     assert f"{damaged} cannot be read as weights" in out
+
+
+def test_weights_that_are_no_numbers(tmp_path, monkeypatch, capsys):
+    """The doctor builds its models without memory, but reads the files."""
+    state = load_file(ROOT / "teachers/mini/dinov2.safetensors")
+    state["blocks.2.norm1.weight"][1] = float("nan")
+    save_file(state, tmp_path / "diverged.safetensors")
+    code, out, _ = doctor(
+        monkeypatch, capsys, ROOT / "configs/sak_pascal_mini.yaml", *MINI, f"data.root={tmp_path}/mini",
+        f"teachers.dinov2.weights={tmp_path}/diverged.safetensors",
+    )  # fmt: skip
+    assert code == 1
+    assert "diverged.safetensors holds infinite values or NaN in blocks.2.norm1.weight" in out
 
 
 @pytest.mark.parametrize("argument", ["data.rot=x", "data.dataset=imagenet"])
