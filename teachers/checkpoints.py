@@ -10,6 +10,7 @@ What lies around the names is told by the names that the network expects.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -33,7 +34,7 @@ class State(dict[str, Tensor]):
         facts: the file's own notes about the network (`teachers.architecture`).
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None = None):
+    def __init__(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any] | None = None):
         super().__init__(tensors)
         self.facts = dict(facts or {})
         self.unwrapped: list[str] = []
@@ -47,7 +48,7 @@ class State(dict[str, Tensor]):
         return state
 
 
-def opened(content: object, source: object, facts: Mapping[str, str] | None = None) -> State:
+def opened(content: object, source: object, facts: Mapping[str, Any] | None = None) -> State:
     """The tensors of a file, out of the dicts in which they lie, by names without what torch itself puts into them.
 
     Raises:

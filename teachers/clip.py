@@ -186,7 +186,7 @@ def _told_by(file: Path, state: State, config: Mapping[str, Any], name: str) -> 
         beside = _configured(file.parent / CONFIG, name, Path)
         facts |= beside.facts if beside.config.get("vision_cfg") == config["vision_cfg"] else {}
     facts |= OPENAI if {key.rpartition(".")[2] for key in state} >= OPENAIS else {}
-    facts |= {key: state.facts[key].split() for key in ("mean", "std") if key in state.facts}
+    facts |= {key: state.facts[key] for key in ("mean", "std") if key in state.facts}
     if "activation" in state.facts:
         facts["quick_gelu"] = state.facts["activation"] == "QuickGELU"
     return facts

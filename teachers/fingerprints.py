@@ -71,7 +71,7 @@ def teacher_facts(teacher: Teacher | MultiScale, size: Sequence[int]) -> dict[st
     """
     kind = type(teacher.teacher if isinstance(teacher, MultiScale) else teacher)
     height, width = size
-    libraries = {name: metadata.version(name) for name in kind.LIBRARIES}
+    libraries = {name: _version(name) for name in kind.LIBRARIES}
     more = {
         "changes": teacher.changes(height, width),
         "libraries": {name: version for name, version in libraries.items() if FIRST_LIBRARIES.get(name) != version},
@@ -95,7 +95,7 @@ def code_of(kind: type) -> dict[str, str]:
             continue
         if package != own and _is_installed(package, installed):
             if package in installed:  # else it is Python's own
-                found[package] = ", ".join(sorted({metadata.version(each) for each in installed[package]}))
+                found[package] = ", ".join(sorted(set(map(_version, installed[package]))))
             continue
         if (file := _source(name)) is not None:
             content = file.read_bytes()
@@ -103,6 +103,13 @@ def code_of(kind: type) -> dict[str, str]:
             if file.suffix == ".py":
                 waiting += _imports(name, content, file.name == "__init__.py")
     return dict(sorted(found.items()))
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _source(module: str) -> Path | None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import urllib.error
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from sak.errors import UserError
 from sak.files import replacing
 from sak.tensors import metadata_of, read_tensors
-from teachers.architecture import compare, facts_of
+from teachers.architecture import NOTES, compare, facts_of, noted
 from teachers.checkpoints import State, of_network, opened
 
 ABSENT = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
@@ -158,7 +159,7 @@ def read(file: Path, teacher: str) -> State:
         UserError: the file is damaged, or holds code or no tensors.
     """
     try:
-        return opened(read_tensors(file), file, metadata_of(file))
+        return opened(read_tensors(file), file, noted(metadata_of(file), file))
     except UserError as error:
         raise UserError(f"teacher {teacher}: {error}") from error
 
@@ -167,9 +168,9 @@ def save(
     file: Path, tensors: Mapping[str, Tensor], network: nn.Module, mean: Sequence[float], std: Sequence[float]
 ) -> None:
     """Write tensors with notes of what their shapes do not tell of their network and of the pixels that it sees."""
-    notes = {key: " ".join(f"{value:.9g}" for value in values) for key, values in (("mean", mean), ("std", std))}
+    notes = {**facts_of(network), "mean": list(mean), "std": list(std)}
     with replacing(file) as partial:
-        save_file(dict(tensors), partial, {"format": "pt", **facts_of(network), **notes})
+        save_file(dict(tensors), partial, {"format": "pt", NOTES: json.dumps(notes)})
 
 
 def load(

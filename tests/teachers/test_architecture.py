@@ -1,6 +1,7 @@
 """What no shape tells of a network is noted with its weights, and compared where they are loaded."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -39,14 +40,13 @@ def test_a_miniature_loads_into_its_own_architecture_alone(name, options, senten
 
 @pytest.mark.parametrize("name", sorted(MINIATURES))
 def test_the_miniatures_note_what_their_specification_builds(name):
-    notes = metadata_of(MINIATURES[name].weights)
+    notes = json.loads(metadata_of(MINIATURES[name].weights)["sak_network"])
     heads = MINIATURES[name].options.get("num_heads", 128 // MINIATURES[name].options.get("head_width", 128))
-    assert notes["num_heads"] == str(heads)
+    assert notes["num_heads"] == heads
     assert notes["activation"] == "GELU"
     teacher = teachers.build(name, MINIATURES[name])
     for key in ("mean", "std"):
-        noted = torch.tensor([float(value) for value in notes[key].split()])
-        assert torch.equal(getattr(teacher, key).flatten(), noted)
+        assert torch.equal(getattr(teacher, key).flatten(), torch.tensor(notes[key]))
 
 
 def test_what_is_saved_is_compared_and_what_notes_nothing_is_not(tmp_path):
@@ -56,13 +56,20 @@ def test_what_is_saved_is_compared_and_what_notes_nothing_is_not(tmp_path):
     )  # fmt: skip
     teacher = teachers.build("t", spec)
     weights.save(tmp_path / "w.safetensors", teacher.backbone.state_dict(), teacher.backbone, [0.5] * 3, [0.5] * 3)
-    assert metadata_of(tmp_path / "w.safetensors")["num_heads"] == "2"
+    notes = json.loads(metadata_of(tmp_path / "w.safetensors")["sak_network"])
+    assert notes == {
+        "num_heads": 2, "activation": "GELU", "norm_eps": 1e-6, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]
+    }  # fmt: skip
     loaded = dataclasses.replace(spec, weights=str(tmp_path / "w.safetensors"))
     assert teachers.build("t", loaded).report.loaded == len(teacher.backbone.state_dict())
     wrong = dataclasses.replace(loaded, options={**spec.options, "num_heads": 3})
     with pytest.raises(UserError, match="num_heads 2, but num_heads is 3 here"):
         teachers.build("t", wrong)
-    save_file(load_file(tmp_path / "w.safetensors"), tmp_path / "w.safetensors")
+    tensors = load_file(tmp_path / "w.safetensors")
+    save_file(tensors, tmp_path / "w.safetensors", {"sak_network": "{"})
+    with pytest.raises(UserError, match=r"teacher t: the notes in the header of .*w\.safetensors cannot be read"):
+        teachers.build("t", loaded)
+    save_file(tensors, tmp_path / "w.safetensors", {"num_heads": "of somebody else's making"})
     assert teachers.build("t", wrong).report.loaded == len(teacher.backbone.state_dict())
 
 
