@@ -5,6 +5,7 @@ import runpy
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 # Set before torch or any hub client is imported: tests run offline and on the CPU, and several of them side by side.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -53,6 +54,12 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY.format(output=folder / "runs", root=ARCHIVE))
     return train(config.load(folder / "tiny.yaml")).path
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """Gives a module of tests/reference by its name."""
+    return lambda name: SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reference" / f"{name}.py")))
 
 
 @pytest.fixture

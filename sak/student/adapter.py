@@ -90,8 +90,7 @@ class AdapterPath(TeacherPath):
         super().__init__()
         self.levels = tuple(levels)
         self.adapters = nn.ModuleList(Adapter(width, ratio) for _ in range(depth + 1))
-        # timm's transformers, and so the published stem, use this epsilon.
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in levels)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in levels)  # torch's epsilon, as published
         self.aligners = nn.ModuleList(
             nn.Linear(width, dim) if (dim != width if aligner is None else aligner) else nn.Identity() for dim in dims
         )

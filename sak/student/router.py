@@ -17,9 +17,10 @@ MIN_NOISE = 0.01
 class Router(nn.Module):
     """A gate that reads the stem's patch tokens, and the weighted sum of the sources.
 
-    Each token's logits are W_2 GELU(LayerNorm(W_1 x)). While training, noisy gating adds ε · (softplus(raw) + 0.01) to
-    them, with raw a second output of the same layers and ε ~ N(0, 1) drawn per token (SAK, arXiv 2410.14633; after
-    Shazeer et al. 2017, arXiv 1701.06538, eq. 4).
+    Each token's logits are W_2 GELU(LayerNorm(W_1 x)), and noisy gating has raw as a second output of the same layers;
+    where a router is of the whole image, both are averaged over the tokens first. While training, every token's logits
+    get ε · (softplus(raw) + 0.01) added, with ε ~ N(0, 1) drawn per token and source (SAK, arXiv 2410.14633; after
+    Shazeer et al. 2017, arXiv 1701.06538, eq. 4). The weights are softmax(logits / τ).
 
     Args:
         width: D.
@@ -30,6 +31,8 @@ class Router(nn.Module):
     Raises:
         ValueError: the temperature is not positive.
     """
+
+    of_image: bool  # else every token has a gate of its own
 
     def __init__(self, width: int, sources: int, noisy: bool = True, temperature: float = 1.0):
         super().__init__()
@@ -44,24 +47,26 @@ class Router(nn.Module):
         )
 
     def logits(self, x: Tensor, knocked_out: Sequence[int] = ()) -> Tensor:
-        """Stem patch tokens (B, N, D) -> (B, N, S), with noise while training; -inf for knocked-out sources."""
+        """Stem patch tokens (B, N, D) -> (B, N, S), or (B, 1, S) where all tokens of an image share theirs.
+
+        With noise while training; -inf for knocked-out sources.
+        """
         logits = self.gate(x)
+        if self.of_image:
+            logits = logits.mean(dim=1, keepdim=True)  # before the noise, which it would shrink by √N
         if self.noisy:
             logits, raw = logits.chunk(2, dim=-1)
             if self.training:
-                logits = logits + torch.randn_like(logits) * (F.softplus(raw) + MIN_NOISE)
+                noise = torch.randn(*x.shape[:2], logits.shape[-1], dtype=logits.dtype, device=logits.device)
+                logits = logits + noise * (F.softplus(raw) + MIN_NOISE)
         if knocked_out:
             # Before the softmax: the others' weights are renormalised, however small all of them were.
             logits = logits.index_fill(-1, torch.tensor(knocked_out, device=logits.device), -torch.inf)
         return logits
 
     def weights(self, x: Tensor, knocked_out: Sequence[int] = ()) -> Tensor:
-        """Stem patch tokens (B, N, D) -> weights that sum to 1 over S; those of knocked-out sources are 0.
-
-        Returns:
-            (B, S) of each image, or (B, N, S) of each token.
-        """
-        raise NotImplementedError
+        """Stem patch tokens (B, N, D) -> weights that sum to 1 over S, shaped as `logits`; 0 for knocked-out sources."""
+        return (self.logits(x, knocked_out) / self.temperature).softmax(dim=-1)
 
     def forward(self, x: Tensor, paths: Sequence[Tensor], knocked_out: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
         """Stem patch tokens (B, N, D) and T path features (B, N, D) -> mixed (B, N, D) = Σ_s weights_s · source_s.
@@ -70,32 +75,30 @@ class Router(nn.Module):
             knocked_out: the sources that are left out of the mixture; 0 is the stem, which the gate still reads.
 
         Returns:
-            mixed, and `weights`.
+            mixed, and the weights of each token (B, N, S), or of the image (B, S): the mean over its tokens, which
+            differ by their noise alone.
         """
         weights = self.weights(x, knocked_out)
-        spread = weights if weights.dim() == 3 else weights[:, None]
         # A running sum: stacking the sources would copy all of them for every task and level.
-        mixed = spread[..., 0, None] * x
+        mixed = weights[..., 0, None] * x
         for source, features in enumerate(paths, start=1):
-            mixed = mixed + spread[..., source, None] * features
-        return mixed, weights
+            mixed = mixed + weights[..., source, None] * features
+        return mixed, weights.mean(dim=1) if self.of_image else weights
 
 
 class MixtureOfRepresentations(Router):
-    """One set of weights for the image: softmax(mean over tokens of the logits / τ) (SAK, arXiv 2410.14633: MoR)."""
+    """One gate for the image (SAK, arXiv 2410.14633: MoR)."""
 
-    def weights(self, x: Tensor, knocked_out: Sequence[int] = ()) -> Tensor:
-        return (self.logits(x, knocked_out).mean(dim=1) / self.temperature).softmax(dim=-1)
+    of_image = True
 
 
 class TokenRouter(Router):
-    """Every token has its own weights, softmax(logits / τ): the dense gate of Shazeer et al. 2017 (eq. 2)."""
+    """Every token has its own gate: the dense one of Shazeer et al. 2017 (eq. 2)."""
 
-    def weights(self, x: Tensor, knocked_out: Sequence[int] = ()) -> Tensor:
-        return (self.logits(x, knocked_out) / self.temperature).softmax(dim=-1)
+    of_image = False
 
 
-class TopKTokenRouter(Router):
+class TopKTokenRouter(TokenRouter):
     """Every token keeps its k sources of the largest (noisy) logits, the rest weighs 0: softmax(KeepTopK(logits) / τ).
 
     Source: Shazeer et al. 2017 (arXiv 1701.06538), eq. 3 to 5. All sources are computed all the same, as the other

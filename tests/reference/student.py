@@ -32,12 +32,12 @@ class PlainPath(nn.Module):
     def __init__(self, width, depth, dims, ratio):
         super().__init__()
         self.adapters = nn.ModuleList(PlainAdapter(width, ratio) for _ in range(depth + 1))
-        self.norms = nn.ModuleList(nn.LayerNorm(width, eps=1e-6) for _ in dims)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in dims)
         self.aligners = nn.ModuleList(nn.Linear(width, d) if d != width else nn.Identity() for d in dims)
 
 
 class PlainRouter(nn.Module):
-    """Noisy gating per token, the mean over tokens, softmax; the sources are stacked, weighed and summed."""
+    """Means over tokens of logits and raw noise scales, noise for each token, softmax; sources stacked and weighed."""
 
     def __init__(self, width, sources):
         super().__init__()
@@ -45,12 +45,15 @@ class PlainRouter(nn.Module):
         self.gate = nn.Sequential(nn.Linear(width, half), nn.LayerNorm(half), nn.GELU(), nn.Linear(half, 2 * sources))
 
     def forward(self, x, paths):
-        logits, raw = self.gate(x).chunk(2, dim=-1)
+        (batch, tokens, _), sources = x.shape, 1 + len(paths)
+        means = self.gate(x).mean(dim=1)  # (B, 2S)
+        logits, raw = means[:, :sources], means[:, sources:]
+        logits = logits[:, None].repeat(1, tokens, 1)  # (B, N, S)
         if self.training:
-            logits = logits + torch.randn_like(logits) * (F.softplus(raw) + 0.01)
-        weights = logits.mean(dim=1).softmax(dim=-1)  # (B, S)
-        sources = torch.stack([x, *paths], dim=1)  # (B, S, N, D)
-        return (weights[:, :, None, None] * sources).sum(dim=1), weights
+            logits = logits + torch.randn(batch, tokens, sources) * (F.softplus(raw)[:, None] + 0.01)
+        weights = logits.softmax(dim=-1)
+        stacked = torch.stack([x, *paths], dim=-1)  # (B, N, D, S)
+        return (weights[:, :, None] * stacked).sum(dim=-1), weights.mean(dim=1)
 
 
 class PlainHead(nn.Module):

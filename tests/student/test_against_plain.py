@@ -1,14 +1,10 @@
 """The student against the paper's formulas written out plainly: values, and gradients of every weight."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
 from sak.student import Student
 
-SOURCE = Path(__file__).parents[1] / "reference" / "student.py"
 SHAPE = {
     "image_size": (32, 48),
     "tasks": {"semseg": 5, "edge": 1},
@@ -18,18 +14,11 @@ SHAPE = {
 STEM = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8}
 
 
-def plain_student(**arguments):
-    spec = importlib.util.spec_from_file_location("plain_student", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.PlainStudent(**arguments)
-
-
 @pytest.mark.parametrize("training", [True, False])
-def test_values_and_gradients(training):
+def test_values_and_gradients(training, reference):
     torch.manual_seed(0)
     ours = Student(stem="vit_tiny_patch16_384", stem_options=STEM, **SHAPE).train(training)
-    plain = plain_student(stem="vit_tiny_patch16_384", options=STEM, **SHAPE).train(training)
+    plain = reference("student").PlainStudent(stem="vit_tiny_patch16_384", options=STEM, **SHAPE).train(training)
     plain.load_state_dict(ours.state_dict(), strict=True)
     images = torch.rand(2, 3, 32, 48)
 

@@ -5,7 +5,15 @@ import torch
 from torch.nn import functional as F
 
 from sak.student import Student
-from sak.student.router import FIXED, LEARNED, build_router, importance_cv2, plain_mean, plain_sum
+from sak.student.router import (
+    FIXED,
+    LEARNED,
+    MixtureOfRepresentations,
+    build_router,
+    importance_cv2,
+    plain_mean,
+    plain_sum,
+)
 
 SHAPE = {
     "stem": "vit_tiny_patch16_384",
@@ -123,17 +131,61 @@ def test_every_weight_of_the_gates_gets_a_gradient(name, noisy, images):
     assert without == []
 
 
+def still(gate, x):
+    """The logits without noise, and the scale of the noise, as the paper has them: (B, N or 1, S) each."""
+    gated = gate.gate(x)
+    if isinstance(gate, MixtureOfRepresentations):
+        gated = gated.mean(dim=1, keepdim=True)
+    return gated[..., :SOURCES], F.softplus(gated[..., SOURCES:]) + 0.01
+
+
 @pytest.mark.parametrize("name", LEARNED)
 def test_noise_is_of_the_gates_own_scale_and_in_training_alone(name, sources):
     gate = router(name)
-    still = gate.logits(sources[0])
-    assert torch.equal(still, gate.logits(sources[0]))
+    logits, scale = still(gate, sources[0])
+    assert torch.equal(gate.logits(sources[0]), logits)
     gate.train()
     torch.manual_seed(3)
     noisy = gate.logits(sources[0])
     torch.manual_seed(3)
-    scale = F.softplus(gate.gate(sources[0])[..., SOURCES:]) + 0.01
-    torch.testing.assert_close(noisy, still + torch.randn_like(still) * scale)
+    torch.testing.assert_close(noisy, logits + torch.randn(2, 6, SOURCES) * scale)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize("tokens", [1, 16, 256])
+def test_noise_does_not_shrink_with_the_number_of_tokens(name, tokens):
+    """Of every token's logits, over draws: mean and deviation to 4 standard errors."""
+    gate, x, draws = router(name).train(), torch.randn(2, tokens, WIDTH), 4096 // tokens
+    with torch.no_grad():
+        logits, scale = still(gate, x)
+        noise = torch.stack([(gate.logits(x) - logits) / scale for _ in range(draws)]).flatten(0, 2)
+    count = noise.shape[0]
+    assert noise.mean(dim=0).abs().max() < 4 / count**0.5
+    assert (noise.std(dim=0) - 1).abs().max() < 4 / (2 * count) ** 0.5
+    assert torch.corrcoef(noise.T).fill_diagonal_(0).abs().max() < 4 / count**0.5  # each source has its own
+
+
+def test_tokens_of_an_image_differ_in_training_alone(sources):
+    x, *paths = sources
+    gate = router("mor")
+    assert gate.weights(x).shape == (2, 1, SOURCES)
+    gate.train()
+    weights = gate.weights(x)
+    assert weights.shape == (2, 6, SOURCES)
+    assert (weights[:, 1:] - weights[:, :1]).abs().amax(dim=(0, 2)).min() > 1e-2
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_published_router_written_out_plainly(training, sources, reference):
+    x, *paths = sources
+    gate, plain = router("mor").train(training), reference("student").PlainRouter(WIDTH, SOURCES).train(training)
+    plain.load_state_dict(gate.state_dict(), strict=True)
+    torch.manual_seed(3)
+    mixed, weights = gate(x, paths)
+    torch.manual_seed(3)
+    expected = plain(x, paths)
+    torch.testing.assert_close((mixed, weights), expected)
+    assert weights.shape == (2, SOURCES)
 
 
 @pytest.mark.parametrize(

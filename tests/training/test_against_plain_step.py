@@ -1,8 +1,5 @@
 """A step of both stages against the paper's formulas written out plainly: losses, and the weights after it."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -11,7 +8,6 @@ from sak.student import Student
 from sak.training import objectives
 from teachers import Committee
 
-REFERENCE = Path(__file__).parents[1] / "reference"
 CHANNELS = {"semseg": 21, "human_parts": 7, "saliency": 2, "normals": 3, "edge": 1}
 STEM = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8}
 LEVELS = [0, 1, 2, 3]
@@ -27,13 +23,6 @@ TEACHERS = {
         "options": {"img_size": 128, "embed_dim": 32, "depth": 4, "num_heads": 2, "window_size": 3},
     },
 }
-
-
-def plain(name):
-    spec = importlib.util.spec_from_file_location(f"plain_{name}", REFERENCE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -55,15 +44,15 @@ def batch():
 
 
 @pytest.mark.parametrize("stage", ["distill", "multitask"])
-def test_losses_and_weights_after_a_step(stage, batch):
+def test_losses_and_weights_after_a_step(stage, batch, reference):
     channels = CHANNELS if stage == "multitask" else {}
     spec = {"weights": "random", "levels": LEVELS}
     committee = Committee({name: {**teacher, **spec} for name, teacher in TEACHERS.items()})
     shape = {"image_size": (48, 64), "tasks": channels, "teachers": committee.dims, "levels": LEVELS}
     ours = Student(stem="vit_tiny_patch16_384", stem_options=STEM, **shape).train()
-    theirs = plain("student").PlainStudent(stem="vit_tiny_patch16_384", options=STEM, **shape).train()
+    theirs = reference("student").PlainStudent(stem="vit_tiny_patch16_384", options=STEM, **shape).train()
     theirs.load_state_dict(ours.state_dict(), strict=True)
-    kinds = {"dinov2": plain("teachers").PlainTimm, "sam": plain("teachers").PlainSAM}
+    kinds = {"dinov2": reference("teachers").PlainTimm, "sam": reference("teachers").PlainSAM}
     members = {
         name: kinds[name](teacher.backbone, LEVELS, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
         for name, teacher in committee.members.items()
@@ -81,7 +70,7 @@ def test_losses_and_weights_after_a_step(stage, batch):
     torch.optim.SGD(ours.parameters(), lr=0.1).step()
     torch.manual_seed(1)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
-    expected = plain("step").training_step(theirs, members, optimizer, batch, clip=10.0)
+    expected = reference("step").training_step(theirs, members, optimizer, batch, clip=10.0)
 
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-4)
     assert len(expected) == len(channels) + 8

@@ -149,8 +149,8 @@ def test_keep_last(settings):
 def test_the_noise_of_a_step_does_not_depend_on_what_came_before(settings, monkeypatch):
     """Else a resumed run, or one rank of several, would need the random state of all that was."""
     drawn = []
-    real = torch.randn_like
-    monkeypatch.setattr(torch, "randn_like", lambda like: drawn.append(real(like)) or drawn[-1])
+    real = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda *shape, **how: drawn.append(real(*shape, **how)) or drawn[-1])
     own = settings("name=whole", "stages.multitask.checkpoint_every=2", "stages.multitask.evaluate_every=null")
     train.train(own)
     per_step = len(drawn) // 4
