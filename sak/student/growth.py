@@ -37,24 +37,28 @@ OPENING = 30.0  # κ: 33 steps of Adam at 1e-3 open an entrance; at 2e-5, of the
 class EnteringGate(nn.Linear):
     """The last layer of a gate while one of the sources is entering: its logit has log(ε + κθ) added, times τ.
 
+    With noisy gating its raw scale has min(0, log(ε + κθ)) added: no draw opens a source that is not in yet.
+
     Args:
         linear: the layer, whose weights it takes over.
         source: the index of the entering source.
-        temperature: τ of the router, by which logits are divided.
+        router: whose layer it is.
 
     Attributes:
         entrance: θ, (1,); the optimizer has to keep it from becoming negative (`keep_entrances_positive`).
     """
 
-    def __init__(self, linear: nn.Linear, source: int, temperature: float):
+    def __init__(self, linear: nn.Linear, source: int, router: Router):
         super().__init__(linear.in_features, linear.out_features, device=linear.weight.device)
         self.weight, self.bias = linear.weight, linear.bias
-        self.source, self.temperature = source, temperature
+        self.source, self.temperature, self.noisy = source, router.temperature, router.noisy
         self.entrance = Parameter(torch.zeros_like(linear.bias[:1]))
 
     def whole_bias(self) -> Tensor:
-        entering = self.temperature * torch.log(EPSILON + OPENING * self.entrance)
-        return self.bias + F.pad(entering, (self.source, self.out_features - self.source - 1))
+        opened = torch.log(EPSILON + OPENING * self.entrance)
+        added = [self.temperature * opened, opened.clamp(max=0)] if self.noisy else [self.temperature * opened]
+        sources = self.out_features // len(added)
+        return self.bias + torch.cat([F.pad(to_row, (self.source, sources - self.source - 1)) for to_row in added])
 
     def forward(self, x: Tensor) -> Tensor:
         # Not in half precision, which has no number as small as the gradient of a weight of ε.
@@ -118,7 +122,7 @@ def add_teacher(student: Student, teacher: str, dims: Sequence[int], aligner: bo
     teachers = {**dict(settings["teachers"]), teacher: list(dims)}
     grown = _rebuilt(student, teachers, {**student.aligners, teacher: aligner}, grow)
     for router in _routers(grown):
-        router.gate[-1] = EnteringGate(_last(router), len(student.sources), router.temperature)
+        router.gate[-1] = EnteringGate(_last(router), len(student.sources), router)
     return grown
 
 
@@ -160,13 +164,16 @@ def realigned(student: Student, teacher: str, aligner: bool | None) -> Student:
 @torch.no_grad()
 def reopen(student: Student, teacher: str) -> None:
     """Let a source enter the routers again into which it was folded with θ = 0; where it has a weight all stays."""
-    source = student.sources.index(teacher)
+    source, sources = student.sources.index(teacher), len(student.sources)
     for router in _routers(student):
-        gate, entering = _last(router), router.temperature * math.log(EPSILON)
-        others = gate.bias[: len(student.sources)].sum() - gate.bias[source]
-        if gate.bias[source] - others / (len(student.sources) - 1) < 0.75 * entering:
-            gate.bias[source] -= entering
-            router.gate[-1] = EnteringGate(gate, source, router.temperature)
+        gate = _last(router)
+        rows = gate.bias.view(-1, sources)  # of the logits, and of the noise's raw scales
+        closed = math.log(EPSILON) * rows.new_tensor([router.temperature, 1.0])[: len(rows)]
+        others = (rows.sum(dim=1) - rows[:, source]) / (sources - 1)
+        shut = rows[:, source] - others < 0.75 * closed
+        if shut[0]:
+            rows[:, source] -= torch.where(shut, closed, 0.0)
+            router.gate[-1] = EnteringGate(gate, source, router)
 
 
 def _rebuilt(

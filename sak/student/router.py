@@ -65,7 +65,7 @@ class Router(nn.Module):
         return logits
 
     def weights(self, x: Tensor, knocked_out: Sequence[int] = ()) -> Tensor:
-        """Stem patch tokens (B, N, D) -> weights that sum to 1 over S, shaped as `logits`; 0 for knocked-out sources."""
+        """Stem patch tokens (B, N, D) -> weights shaped as `logits`, of sum 1 over S, 0 for knocked-out sources."""
         return (self.logits(x, knocked_out) / self.temperature).softmax(dim=-1)
 
     def forward(self, x: Tensor, paths: Sequence[Tensor], knocked_out: Sequence[int] = ()) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,7 @@
 """A teacher that comes changes nothing until it is trained, and one that goes leaves what was."""
 
+import math
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from sak.student.growth import (
     keep_entrances_positive,
     realigned,
     remove_teacher,
+    reopen,
     replace_path,
 )
 
@@ -69,6 +72,53 @@ def test_a_new_teacher_changes_no_prediction_and_no_old_weight(router, settings)
                 assert now.routing[task][level][:, 3].max() < 1e-12
     assert all(torch.equal(one, other) for one, other in zip(before.paths["a"], after.paths["a"], strict=True))
     assert [tuple(level.shape) for level in after.paths["c"]] == [(3, 16, 4, 4)] * 2
+
+
+@pytest.mark.parametrize("router", ["mor", "token"])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+def test_no_noise_opens_a_source_that_is_not_in_yet(router, temperature):
+    """Nor one that was of no use and folded, nor once it is let in again."""
+    grown = add_teacher(build(router=router, router_temperature=temperature), "c", [32, 32]).train()
+    for change in (lambda: None, lambda: fold(grown), lambda: reopen(grown, "c")):
+        change()
+        grown.train()
+        for part in grown.routers["semseg"]:
+            with torch.no_grad():
+                weights = part.weights(torch.randn(8, 256, 32))
+            assert weights[..., 3].max() < 6e-8  # the rounding of float32
+            assert weights.amax(dim=-1).std() > 0.05  # of the others' noise
+
+
+@pytest.mark.parametrize("noisy", [True, False])
+def test_what_was_folded_unused_opens_as_if_it_were_new(noisy):
+    grown = add_teacher(build(noisy_gating=noisy, router_temperature=0.5), "c", [32, 32])
+    new = [gate.bias.detach().clone() for gate in gates(grown)]
+    fold(grown)
+    older = [gate.bias.detach().clone() for gate in gates(grown)]
+    reopen(grown, "c")
+    for gate, bias in zip(gates(grown), new, strict=True):
+        torch.testing.assert_close(gate.bias, bias, rtol=0, atol=1e-5)
+    if noisy:  # of a bundle in which the raw scales of the noise were left as they are
+        fold(grown)
+        for gate, folded, bias in zip(gates(grown), older, new, strict=True):
+            gate.bias.data = torch.cat([folded[:4], bias[4:]])
+        reopen(grown, "c")
+        for gate, bias in zip(gates(grown), new, strict=True):
+            torch.testing.assert_close(gate.bias, bias, rtol=0, atol=1e-5)
+
+
+def test_a_source_that_is_in_has_the_noise_of_its_gate():
+    grown = add_teacher(build(), "c", [32, 32])
+    with torch.no_grad():
+        for gate in gates(grown):
+            gate.entrance.fill_(0.5)
+            assert torch.equal(gate.whole_bias()[4:], gate.bias[4:])
+            assert gate.whole_bias()[3] - gate.bias[3] == pytest.approx(math.log(30 * 0.5))
+    fold(grown)
+    before = [gate.bias.clone() for gate in gates(grown)]
+    reopen(grown, "c")  # which has a weight, and stays
+    assert all(torch.equal(gate.bias, bias) for gate, bias in zip(gates(grown), before, strict=True))
+    assert not any(isinstance(gate, EnteringGate) for gate in gates(grown))
 
 
 def test_the_gradient_of_the_entrance_is_that_of_its_formula():

@@ -166,8 +166,7 @@ def test_noise_does_not_shrink_with_the_number_of_tokens(name, tokens):
 
 
 def test_tokens_of_an_image_differ_in_training_alone(sources):
-    x, *paths = sources
-    gate = router("mor")
+    x, gate = sources[0], router("mor")
     assert gate.weights(x).shape == (2, 1, SOURCES)
     gate.train()
     weights = gate.weights(x)
