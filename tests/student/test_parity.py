@@ -122,13 +122,38 @@ def test_model_key_and_file_formats(pascal, tmp_path):
         assert not student.training
 
 
-def test_a_stage_one_checkpoint_has_no_tasks(pascal):
-    weights = {k: v for k, v in pascal.weights.items() if not k.startswith(("heads.", "backbone.mor."))}
-    student = pascal.student(weights)
-    with torch.no_grad():
-        out = student(pascal.images(student))
-    assert out.predictions == {}
-    assert_close(out.paths["sam"][3], pascal.tensors["output/aligned/sam/3"])
+def stage_one(weights):
+    """As the published code saves its first stage: the model is the backbone alone."""
+    backbone = {k.removeprefix("backbone."): v for k, v in weights.items() if k.startswith("backbone.")}
+    return {k: v for k, v in backbone.items() if not k.startswith("mor.")}
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_a_stage_one_checkpoint_has_no_tasks(reference, prefix, tmp_path):
+    weights = {f"{prefix}{key}": value for key, value in stage_one(reference.weights).items()}
+    assert f"{prefix}tsap.sam.0.scale" in weights
+    torch.save({"model": weights, "epoch": 29, "iter_count": 300_270}, tmp_path / "29_checkpoint.pth")
+    for given in (weights, {"model": weights}, tmp_path / "29_checkpoint.pth"):
+        student = reference.student(given)
+        assert student.sources == ("stem", "dinov2", "clip", "sam")
+        with torch.no_grad():
+            out = student(reference.images(student))
+        assert out.predictions == {}
+        for teacher in reference.teachers:
+            for level, ours in enumerate(out.paths[teacher]):
+                assert_close(ours, reference.tensors[f"output/aligned/{teacher}/{level}"])
+
+
+def test_misfits_of_a_stage_one_checkpoint_are_named(pascal):
+    for change, message in (
+        (lambda w: w.pop("tsap.clip.4.up.weight"), "1 weights are missing.*paths.clip.adapters.4.up.weight"),
+        (lambda w: w.update({"surprise": torch.zeros(1)}), "1 weights are left over, the first is .*surprise"),
+        (lambda w: w.pop("vit.pos_embed"), "vit.pos_embed is missing"),
+    ):
+        weights = stage_one(pascal.weights)
+        change(weights)
+        with pytest.raises(UserError, match=message):
+            pascal.student(weights)
 
 
 @pytest.mark.parametrize(
