@@ -9,10 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EPSILON = 1e-12  # of squared norms, as published: an empty map has a cosine of 0
+
+
+def cosine_similarity(x: Tensor, y: Tensor, dim: int) -> Tensor:
+    """cos along an axis, by plain sums: torch's own is off by 1e-4 at 3 million float32 elements on CPUs."""
+    product, of_x, of_y = ((a * b).sum(dim=dim) for a, b in ((x, y), (x, x), (y, y)))
+    return product / ((of_x + EPSILON) * (of_y + EPSILON)).sqrt()
+
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cos between the whole flattened maps (D_t·h·w) of each image, averaged over the batch."""
-    return 1 - F.cosine_similarity(student.flatten(1), teacher.flatten(1), dim=1).mean()
+    return 1 - cosine_similarity(student.flatten(1), teacher.flatten(1), dim=1).mean()
 
 
 def cosine_and_smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
@@ -22,7 +30,7 @@ def cosine_and_smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
 
 def token_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     """1 - cos between the features (D_t) of each token, averaged over tokens and batch (UNIC, arXiv 2408.05088)."""
-    return 1 - F.cosine_similarity(student, teacher, dim=1).mean()
+    return 1 - cosine_similarity(student, teacher, dim=1).mean()
 
 
 def token_cosine_and_smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:

@@ -36,6 +36,42 @@ def test_the_gradient_reaches_the_student_alone():
     assert teacher.grad is None
 
 
+def loss_and_gradient(loss, student, teacher):
+    student = student.clone().requires_grad_()
+    value = losses.LOSSES[loss](student, teacher)
+    value.backward()
+    return value.item(), student.grad.double()
+
+
+@pytest.mark.parametrize("grid", [(24, 24), (37, 37), (64, 64)])  # of DINOv2 and CLIP in stage 1, and of SAM
+@pytest.mark.parametrize("loss", ["cos", "token_cos"])
+@pytest.mark.parametrize("away", [0.0, 0.05, 0.5])
+def test_cosines_are_accurate_at_full_size(loss, grid, away):
+    """Against float64: the value, which is 0 for a perfect student, and its gradient."""
+    teacher = 3 * features(2, 768, *grid) + 5 * features(1, 768, 1, 1, seed=2)
+    student = teacher + away * teacher.std() * features(2, 768, *grid, seed=1)
+    found, exact = (
+        loss_and_gradient(loss, student.to(kind), teacher.to(kind)) for kind in (torch.float32, torch.float64)
+    )
+    assert found[0] == pytest.approx(exact[0], rel=1e-3, abs=5e-7)
+    if away:  # else the gradient is 0, and what is left of it rounding
+        assert (found[1] - exact[1]).norm() < 1e-5 * exact[1].norm()
+
+
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_an_empty_map_has_a_finite_loss_and_gradient(loss):
+    for empty in (0, 1):
+        maps = [features(2, 8, 4, 6), features(2, 8, 4, 6, seed=1)]
+        maps[empty] = torch.zeros_like(maps[empty])
+        maps[0].requires_grad_()
+        value = losses.LOSSES[loss](*maps)
+        value.backward()
+        assert value.isfinite()
+        assert maps[0].grad.isfinite().all()
+        if loss in ("cos", "token_cos"):
+            assert value.item() == 1
+
+
 def test_cosine_of_every_token():
     student, teacher = features(2, 8, 4, 6), features(2, 8, 4, 6, seed=1)
     cosines = [

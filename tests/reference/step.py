@@ -33,8 +33,8 @@ def distillation_loss(path, feature):
         path = F.interpolate(path, feature.shape[-2:], mode="bilinear", align_corners=False)
     elif feature.shape[-1] < path.shape[-1]:
         feature = F.interpolate(feature, path.shape[-2:], mode="bilinear", align_corners=False)
-    cosine = F.cosine_similarity(path.flatten(1), feature.flatten(1)).mean()
-    return 0.9 * (1 - cosine) + 0.1 * F.smooth_l1_loss(path, feature)
+    one_minus_cosine = F.cosine_embedding_loss(path.flatten(1), feature.flatten(1), torch.ones(len(path)))
+    return 0.9 * one_minus_cosine + 0.1 * F.smooth_l1_loss(path, feature)
 
 
 def training_step(student, teachers, optimizer, batch, clip=None):

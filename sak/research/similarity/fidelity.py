@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sak import config as configuration
 from sak import data, tables
 from sak.data import loading
-from sak.distillation.losses import match_grids
+from sak.distillation.losses import cosine_similarity, match_grids
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
@@ -50,11 +50,11 @@ class Cosines:
 
     def update(self, ours: Tensor, theirs: Tensor, inside: Tensor) -> None:
         """Maps (B, D_t, h, w) of path and teacher, and which tokens (B, h, w) are inside of the image."""
-        cosine = F.cosine_similarity(ours, theirs, dim=1)
+        cosine = cosine_similarity(ours, theirs, dim=1)
         for index, chosen in enumerate(inside):
             mine, other = ours[index][:, chosen], theirs[index][:, chosen]
             self.token.append(cosine[index][chosen].mean().item())
-            self.whole.append(F.cosine_similarity(mine.flatten(), other.flatten(), dim=0).item())
+            self.whole.append(cosine_similarity(mine.flatten(), other.flatten(), dim=0).item())
             self.units = self.units + F.normalize(other.double(), dim=0).sum(1).cpu()
             self.count += int(chosen.sum())
 
