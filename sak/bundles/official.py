@@ -137,13 +137,13 @@ def _read(checkpoint: str | os.PathLike | Mapping[str, Tensor]) -> dict[str, Ten
         weights = read_tensors(checkpoint)
     if isinstance(weights, Mapping):
         weights = weights.get("model", weights)
-    if isinstance(weights, Mapping):
-        # In stage 1 the published model is the backbone alone, and its names begin with its parts.
-        of_backbone = any(str(key).startswith("tsap.") for key in weights)
-        weights = {f"backbone.{key}" if of_backbone else str(key): value for key, value in weights.items()}
-    if not isinstance(weights, Mapping) or not any(key.startswith("backbone.tsap.") for key in weights):
+    named = {str(key): value for key, value in weights.items()} if isinstance(weights, Mapping) else {}
+    if any(key.startswith("tsap.") for key in named):
+        # Of stage 1, where the published model is the backbone alone, and its names begin with its parts.
+        named = {f"backbone.{key}": value for key, value in named.items()}
+    if not any(key.startswith("backbone.tsap.") for key in named):
         raise UserError(f"{where} is no checkpoint of the published SAK code: it has no key backbone.tsap.* or tsap.*")
-    return weights
+    return named
 
 
 def _teacher_order(weights: Mapping[str, Tensor]) -> list[str]:
