@@ -117,3 +117,42 @@ def test_every_room_has_a_face():
     for room, package in itertools.product(("sak", "teachers"), ROOT.glob("*/**/")):
         if package.relative_to(ROOT).parts[0] == room and any(package.glob("*.py")):
             assert (package / "__init__.py").is_file(), package
+
+
+MODES = ("autocast", "no_grad", "inference_mode", "enable_grad", "set_grad_enabled", "fork_rng", "device")
+
+
+def yields_in_a_mode(source: str) -> list[int]:
+    """The lines where a generator hands something out in a mode of torch's, which is then on in its reader too."""
+    found = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef) or any(
+            "contextmanager" in ast.unparse(d) for d in function.decorator_list
+        ):
+            continue
+        for block in ast.walk(function):
+            if isinstance(block, ast.With):
+                calls = [item.context_expr for item in block.items if isinstance(item.context_expr, ast.Call)]
+                if any(ast.unparse(call.func).rpartition(".")[2] in MODES for call in calls):
+                    inside = (node for statement in block.body for node in ast.walk(statement))
+                    found += [node.lineno for node in inside if isinstance(node, (ast.Yield, ast.YieldFrom))]
+    return found
+
+
+def test_no_generator_leaves_a_mode_on_in_its_reader():
+    assert {module: lines for module, file in MODULES.items() if (lines := yields_in_a_mode(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize(
+    ("mode", "out", "lines"),
+    [
+        ("accelerator.autocast()", "yield 1", [4]),
+        ("torch.no_grad()", "yield from x", [4]),
+        ("a, torch.inference_mode()", "y = [(yield 2)]", [4]),
+        ("progress", "yield 1", []),
+        ("torch.no_grad()", "return 1", []),
+    ],
+)
+def test_what_the_test_above_relies_on(mode, out, lines):
+    assert yields_in_a_mode(f"def f():\n    for x in y:\n        with {mode}:\n            {out}") == lines
+    assert yields_in_a_mode(f"@contextlib.contextmanager\ndef f():\n    with {mode}:\n        {out}") == []

@@ -5,15 +5,18 @@ import re
 import shutil
 import warnings
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.files import replacing
+from sak.training.loss_record import DIVERGED
 
 CONTENT = ("stage", "step", "student", "optimizer", "scaler")  # no random state: it is drawn anew for every step
 
@@ -41,7 +44,12 @@ def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int =
 
     Raises:
         UserError: it cannot be written, as on a full disk; the checkpoints before it are left as they are.
+        FloatingPointError: a weight of the student is not finite; nothing is written.
     """
+    if name := not_finite(state["student"]):
+        raise FloatingPointError(
+            f"{name} of the student is not finite after step {progress.step} of the stage {progress.stage}; {DIVERGED}"
+        )
     path = path_of(directory, progress)
     try:
         with replacing(path) as partial:
@@ -61,10 +69,13 @@ def newest(directory: Path) -> Path | None:
     return next(iter(_newest_first(directory)), None)
 
 
-def resume(directory: Path) -> tuple[Path, dict[str, Any]] | None:
+def resume(directory: Path, verify: bool = True) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that is intact, and its content; None if there are no checkpoints.
 
     Damaged ones that are newer are named in a warning and set aside, as ``<name>.damaged``: they no longer count.
+
+    Args:
+        verify: as of `load`.
 
     Raises:
         UserError: there are checkpoints, but all are damaged; they are left as they are.
@@ -72,7 +83,7 @@ def resume(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     damaged: dict[Path, str] = {}
     for path in _newest_first(directory):
         try:
-            state = load(path)
+            state = load(path, verify)
         except DamagedCheckpoint as error:
             damaged[path] = str(error)
             continue
@@ -90,15 +101,20 @@ def resume(directory: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, verify: bool = True) -> dict[str, Any]:
     """
+    Args:
+        verify: compare checksums, and see whether the student's weights are finite. Of several processes that read the
+            same file, one need do so.
+
     Raises:
-        DamagedCheckpoint: the file is incomplete, its checksums do not fit its content, or it is no checkpoint.
+        DamagedCheckpoint: the file is incomplete, its checksums do not fit its content, it is no checkpoint, or the
+            weights are ruined.
     """
     try:
         # torch writes a checksum of each tensor into its archive, but does not look at it when it reads.
         with zipfile.ZipFile(path) as archive:
-            if wrong := archive.testzip():
+            if verify and (wrong := archive.testzip()):
                 raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zipfile and torch raise several kinds over a damaged archive
@@ -107,7 +123,14 @@ def load(path: Path) -> dict[str, Any]:
     lacking = [key for key in CONTENT if not isinstance(state, dict) or key not in state]
     if lacking:
         raise DamagedCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
+    if verify and (name := not_finite(state["student"])):
+        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({name} of the student is not finite)")
     return state
+
+
+def not_finite(student: Mapping[str, Tensor]) -> str | None:
+    """The first weight or statistic that is not finite; None if all are."""
+    return next((name for name, values in student.items() if not values.isfinite().all()), None)
 
 
 def _newest_first(directory: Path) -> list[Path]:

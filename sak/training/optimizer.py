@@ -1,16 +1,19 @@
 """A student that learns: its weights and its optimizer, as all processes train them together."""
 
+import math
 from typing import cast
 
 import torch
 from accelerate import Accelerator
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from sak.config.schema import OptimConfig
 from sak.student import Student
 from sak.student.growth import keep_entrances_positive
 from sak.training import sharding
+
+SMALLEST_SCALE = 1e-3  # of fp16's losses: from here on, a gradient that overflows is beyond 6e7
 
 
 class Learner:
@@ -21,7 +24,7 @@ class Learner:
             the student itself up to date.
         optim: of the stage.
         sharded: whether each process keeps but its share of weights and states.
-        state: of a checkpoint in this stage, whose "optimizer" and "scaler" it goes on with.
+        state: of a checkpoint in this stage, out of which it takes the "optimizer" to go on with.
 
     Attributes:
         model: what a training pass is called on.
@@ -46,9 +49,7 @@ class Learner:
         optimizer = adamw(model, optim)
         keep_entrances_positive(model, optimizer)
         if state:
-            load_states(optimizer, state["optimizer"])
-            if accelerator.scaler is not None and state["scaler"]:
-                accelerator.scaler.load_state_dict(state["scaler"])
+            load_states(optimizer, state.pop("optimizer"))
         if sharded:
             self.model, self.optimizer = model, accelerator.prepare(optimizer)
         else:
@@ -58,11 +59,21 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
-    def step(self) -> None:
-        """Move the weights by their gradients, which are clipped first if the stage says so."""
-        if self.clip is not None:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip)
+    def step(self) -> Tensor:
+        """Move the weights by their gradients, which are clipped first if the stage says so.
+
+        Returns:
+            the norm of all gradients before they were clipped, a scalar on the device; where it is not finite the
+            weights are ruined. The steps that fp16's scaler leaves out have 0.
+        """
+        limit = math.inf if self.clip is None else self.clip
+        norm = sharding.whole_tensor(self.accelerator.clip_grad_norm_(self.model.parameters(), limit))
+        if (scaler := self.accelerator.scaler) is not None:
+            # It halves its scale at each of them. Where that has not helped, the loss itself has no finite gradient.
+            left_out = ~norm.isfinite() & (scaler.scale(torch.ones_like(norm)) > SMALLEST_SCALE)
+            norm = norm.masked_fill(left_out, 0)
         self.optimizer.step()
+        return norm
 
     def gather(self) -> None:
         """Bring the student up to date. All processes must ask."""

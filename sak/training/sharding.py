@@ -35,7 +35,7 @@ def gather(model: nn.Module, into: nn.Module) -> None:
     """Copy the weights and buffers of the sharded model into a whole student. All processes must ask."""
     whole = into.state_dict()
     for name, tensor in model.state_dict().items():
-        whole[name].copy_(_whole(tensor))
+        whole[name].copy_(whole_tensor(tensor))
 
 
 def whole_states(optimizer: torch.optim.Optimizer, keep: bool) -> dict | None:
@@ -47,7 +47,7 @@ def whole_states(optimizer: torch.optim.Optimizer, keep: bool) -> dict | None:
     states: dict[int, dict[str, Tensor]] = {}
     for number, values in content["state"].items():
         for name, value in values.items():
-            tensor = _whole(value)
+            tensor = whole_tensor(value)
             if keep:
                 states.setdefault(number, {})[name] = tensor.cpu()
     return {**content, "state": states} if keep else None
@@ -68,5 +68,6 @@ def load_states(optimizer: torch.optim.Optimizer, content: dict) -> None:
     optimizer.load_state_dict({**content, "state": states})
 
 
-def _whole(tensor: Tensor) -> Tensor:
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that the processes may share out, in all of them. All processes must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -26,7 +26,7 @@ from sak.training import checkpoint, objectives, sharding
 from sak.training.batches import TrainingBatches
 from sak.training.checkpoint import Progress
 from sak.training.compiling import compiled
-from sak.training.loss_record import LossRecord
+from sak.training.loss_record import GRADIENT, LossRecord
 from sak.training.optimizer import Learner
 from sak.training.router_record import TRAINING, RoutingRecord
 from sak.training.schedule import learning_rate
@@ -69,7 +69,8 @@ class StageTraining:
         """From the step ``start`` to the stage's end.
 
         Args:
-            state: of the checkpoint at ``start``; None where the stage begins.
+            state: of the checkpoint at ``start``, out of which is taken what is gone on with; None where the stage
+                begins.
 
         Raises:
             UserError: teachers, images or the disk do not do what is asked of them.
@@ -155,7 +156,7 @@ class StageTraining:
             self.accelerator.device,
         )
         if self.task_balance is not None and state:
-            self.task_balance.load_state_dict(state["task_balance"])
+            self.task_balance.load_state_dict(state.pop("task_balance"))
         return objectives.multitask(
             features,
             tasks,
@@ -168,7 +169,11 @@ class StageTraining:
         )
 
     def _step(self, micro_batches: list[dict], step: int) -> dict[str, Tensor]:
-        """One optimizer step; the terms of its loss, averaged over the micro-batches. Nothing waits for the device."""
+        """One optimizer step. Nothing waits for the device.
+
+        Returns:
+            the terms of its loss, averaged over the micro-batches, and the norm of its gradient.
+        """
         model = self.learner.model
         self.learner.optimizer.zero_grad()
         self.routing.new_step()
@@ -188,8 +193,7 @@ class StageTraining:
                 summed[name] = summed.get(name, 0) + term.detach() / len(micro_batches)
         if self.task_balance is not None:
             self.task_balance.step(self._mean)
-        self.learner.step()
-        return summed
+        return {**summed, GRADIENT: self.learner.step()}
 
     def _routing(self) -> dict[str, float]:
         """The routers' mean weights of the newest step. All processes must ask."""
@@ -220,10 +224,12 @@ class StageTraining:
     def _show(
         self, tracker: Tracker, done: Progress, terms: Mapping[str, float], rate: float, waited: float, progress: tqdm
     ) -> None:
+        terms = dict(terms)
+        gradient = terms.pop(GRADIENT)
         speed = progress.format_dict["rate"] or (progress.n - progress.initial) / max(
             progress.format_dict["elapsed"], 1e-9
         )
-        figures = {"learning_rate": rate, "images_per_second": speed, "data_wait": waited}
+        figures = {"learning_rate": rate, GRADIENT: gradient, "images_per_second": speed, "data_wait": waited}
         tracker.scalars({**{f"loss/{name}": value for name, value in terms.items()}, **figures}, done)
         tasks = {name.removeprefix("task/"): value for name, value in terms.items() if name.startswith("task/")}
         distilled = [value for name, value in terms.items() if name.startswith("distill/")]

@@ -58,7 +58,8 @@ def build_standardiser(
             for micro_batches in batches.steps(0, steps):
                 for batch in micro_batches:
                     with accelerator.autocast():
-                        yield features(to_device(batch, accelerator.device))
+                        found = features(to_device(batch, accelerator.device))
+                    yield found  # outside: else whoever reads it would compute in half precision too
                 progress.update(settings.batch_size)
 
     try:

@@ -114,23 +114,26 @@ class Experiment:
         for stage in STAGES[STAGES.index(done.stage) :]:
             start = done.step if stage == done.stage else 0
             if start < self.steps[stage]:
-                self._training(stage, tracker).train(start, state if state and stage == done.stage else None)
+                self._training(stage, tracker).train(start, state)
+            state = None  # which was of the first of these stages; else it would stay in memory
         self._write_results(tracker)
 
     def _resume(self) -> dict | None:
-        """The newest checkpoint's content, of which student and teaching have theirs already; None without any."""
-        with self.accelerator.main_process_first():  # which sets damaged ones aside for all
-            found = checkpoint.resume(self.run.checkpoints)
+        """What is left of the newest checkpoint once student, teaching and scaler have theirs; None without any."""
+        with self.accelerator.main_process_first():  # which verifies them, and sets damaged ones aside, for all
+            found = checkpoint.resume(self.run.checkpoints, verify=self.accelerator.is_main_process)
         if found is None:
             return None
         path, state = found
         set_image_size(self.student, self.config, state["stage"])
         try:
-            self.student.load_state_dict(state["student"], strict=True)
+            self.student.load_state_dict(state.pop("student"), strict=True)
         except RuntimeError as error:
             difference = str(error).splitlines()[1].strip()
             raise UserError(f"checkpoint {path} is of another student: {difference}") from error
-        self.teaching.load_states(state.get("standardise", {}))
+        self.teaching.load_states(state.pop("standardise", {}))
+        if self.accelerator.scaler is not None and (scaler := state.pop("scaler")):
+            self.accelerator.scaler.load_state_dict(scaler)  # one for both stages
         self.accelerator.print(f"going on from {path}")
         return state
 

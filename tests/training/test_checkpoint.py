@@ -82,7 +82,21 @@ def something_to_execute(path):
     torch.save({**state(), "stage": "multitask", "step": 10, "hook": print}, path)
 
 
-DAMAGES = [truncate, empty, garbage, flip_a_bit_of_a_tensor, other_content, no_dictionary, something_to_execute]
+def weights_that_are_not_finite(path):
+    """As a version that did not look at gradients has written them."""
+    torch.save({**state(float("nan")), "stage": "multitask", "step": 10}, path)
+
+
+DAMAGES = [
+    weights_that_are_not_finite,
+    truncate,
+    empty,
+    garbage,
+    flip_a_bit_of_a_tensor,
+    other_content,
+    no_dictionary,
+    something_to_execute,
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
@@ -120,6 +134,29 @@ def test_all_damaged_is_one_line_and_nothing_is_moved(three):
         checkpoint.resume(three)
     assert "\n" not in str(error.value)
     assert names(three) == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_ruined_weights_are_never_written(three, value):
+    before = {file.name: file.read_bytes() for file in three.iterdir()}
+    ruined = state()
+    ruined["student"]["weight"][-1] = value
+    ruined["student"]["steps"] = torch.tensor(7)  # which are whole numbers
+    with pytest.raises(
+        FloatingPointError, match=r"^weight of the student is not finite after step 15 of the stage mul"
+    ):
+        checkpoint.save(three, Progress("multitask", 15), ruined)
+    assert {file.name: file.read_bytes() for file in three.iterdir()} == before
+
+
+def test_one_of_several_processes_verifies(three, monkeypatch):
+    flip_a_bit_of_a_tensor(three / "multitask-0000010.pt")
+    assert checkpoint.resume(three, verify=False)[0].name == "multitask-0000010.pt"
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert checkpoint.resume(three)[0].name == "multitask-0000005.pt"
+    garbage(three / "multitask-0000005.pt")  # what cannot be read at all is no checkpoint to anyone
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert checkpoint.resume(three, verify=False)[0].name == "distill-0000009.pt"
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.9999])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,33 @@ def test_what_killed_writers_left_is_removed_by_the_next_start(settings):
         file.write_bytes(b"half")
     train.train(own)
     assert list(run.path.rglob("*.partial")) == [foreign]
+
+
+@pytest.mark.parametrize("kill", [2, 4, 6])  # in the first stage, between them, in the second
+def test_nothing_of_the_checkpoint_stays_in_memory(settings, monkeypatch, kill):
+    own = settings()
+    interrupt(monkeypatch, STEP, kill, own)
+    real_load, real_step, read, left = checkpoint.load, StageTraining._step, [], set()
+
+    def load(*arguments):
+        state = real_load(*arguments)
+        read.extend(
+            map(weakref.ref, (state["student"]["stem.vit.pos_embed"], state["optimizer"]["state"][0]["exp_avg"]))
+        )
+        return state
+
+    def step(self, *arguments):
+        ours = self.learner.optimizer.state_dict()["state"].get(0, {}).get("exp_avg")  # on a CPU, the very tensor
+        tensors = [of() for of in read]
+        left.update(tuple(tensor.shape) for tensor in tensors if tensor is not None and tensor is not ours)
+        return real_step(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "load", load)
+        patch.setattr(StageTraining, "_step", step)
+        train.train(own)
+    assert len(read) == 2
+    assert left == set()
 
 
 def test_keep_last(settings):

@@ -19,6 +19,7 @@ from sak.research.probing.head import ProbeHead
 from sak.student import StudentOutput
 from sak.tasks import Task
 from sak.training.batches import TrainingBatches
+from sak.training.loss_record import GRADIENT, LossRecord
 from sak.training.optimizer import Learner
 from sak.training.schedule import learning_rate
 
@@ -68,7 +69,7 @@ def probe_cell(
         progress: is moved on by the images trained on.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        FloatingPointError: a loss or its gradient is not finite, in any step.
     """
     settings = config.probe
     torch.manual_seed(config.seed)
@@ -76,6 +77,7 @@ def probe_cell(
     learner = Learner(student, settings.optim, accelerator, sharded=False, state=None)
     learner.model.train()
     batches = TrainingBatches(sets["train"], settings.batch_size, 1, config.seed, config.data.workers, rank=0, world=1)
+    losses = LossRecord(f"probing {task.name} on {model}", advice="try a lower probe.optim.lr")
     shutil.rmtree(events, ignore_errors=True)
     with SummaryWriter(events) as writer:
         for step, (batch,) in enumerate(batches.steps(0, settings.steps), start=1):
@@ -86,16 +88,12 @@ def probe_cell(
             loss = task.loss(output.predictions[task.name], batch[task.name])
             learner.optimizer.zero_grad()
             accelerator.backward(loss)
-            learner.step()
+            losses.add(step, {task.name: loss.detach(), GRADIENT: learner.step()})
             progress.update(settings.batch_size)
             if step % settings.log_every == 0 or step == settings.steps:
-                if not loss.isfinite():
-                    raise FloatingPointError(
-                        f"the loss of {task.name} on {model} is {loss.item()} at step {step}; "
-                        "try a lower probe.optim.lr"
-                    )
-                writer.add_scalar(f"probe/loss/{task.name}", loss.item(), step)
-                progress.set_postfix(loss=f"{loss.item():.3g}", refresh=False)
+                value = losses.read()[task.name]
+                writer.add_scalar(f"probe/loss/{task.name}", value, step)
+                progress.set_postfix(loss=f"{value:.3g}", refresh=False)
         learner.release()
         found = evaluate(
             student, {task.name: task}, sets["val"], settings.batch_size, config.data.workers, accelerator
