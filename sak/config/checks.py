@@ -31,6 +31,9 @@ def check(config: DictConfig, where: str) -> None:
     for name in config.stages:
         _check_stage(config.stages[name], f"stages.{name}", require, where)
     _check_multitask(config, require)
+    require(
+        config.evaluation.batch_size is None or config.evaluation.batch_size > 0, "evaluation.batch_size", "positive"
+    )
     _check_cache(config, require)
     _check_probe(config, require, where)
 

@@ -177,6 +177,13 @@ class StagesConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    """Of the evaluations of a run, and of ``tools/evaluate.py`` on it."""
+
+    batch_size: int | None = None  # images at once on one device; null: as many as the second stage trains on at once
+
+
+@dataclass
 class CacheConfig:
     """Of the views that training sees, and of the teachers' features of them on disk (docs/cache.md)."""
 
@@ -223,6 +230,7 @@ class Config:
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     stages: StagesConfig = field(default_factory=StagesConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
@@ -286,6 +294,12 @@ def number_of_steps(stage: DictConfig, images: int) -> int:
     if left_out(stage):
         return 0
     return stage.epochs * (images // stage.batch_size) if stage.steps is None else stage.steps
+
+
+def evaluation_batch(config: DictConfig, processes: int = 1) -> int:
+    """Images of one forward pass of an evaluation on one device, where so many processes share the training's batch."""
+    multitask = config.stages.multitask
+    return config.evaluation.batch_size or max(1, multitask.batch_size // (multitask.accumulate * processes))
 
 
 def image_size(config: DictConfig, stage: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from sak import config as configuration
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.official import load_official
-from sak.config.schema import DataConfig
+from sak.config.schema import DataConfig, evaluation_batch
 from sak.errors import UserError
 from sak.student import Student
 
@@ -97,7 +97,7 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
         renderer=config.data.renderer,
         normals_tolerance=config.data.normals_tolerance,
     )
-    return Subject(str(path), load_bundle(bundle), found, config.stages.multitask.batch_size, config.precision)
+    return Subject(str(path), load_bundle(bundle), found, evaluation_batch(config), config.precision)
 
 
 def _fitting(place: str, student: Student, dataset: str | None) -> str:

@@ -27,6 +27,7 @@ FREE_KEYS = (
     "log_every",
     "accumulate",
     "distributed",
+    "evaluation.batch_size",
 )
 FREE_SECTIONS = ("probe.", "tracking.")  # no part of the training
 

@@ -32,6 +32,7 @@ from sak.training.batches import TrainingBatches
 from sak.training.checkpoint import Progress
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining, set_image_size
+from sak.training.standardising import check_kinds
 from sak.training.teacher_targets import Teaching
 from sak.training.tracking import Tracker
 from sak.training.validation import Validation
@@ -91,6 +92,7 @@ class Experiment:
             self.student = build_student(config, tasks, dims)
             start = start_from_weights(self.student, config) if fresh else ""
         if fresh:
+            check_kinds(config)
             self.accelerator.print(f"the student starts with {start}")
         self.teaching = Teaching(config, committee, self.accelerator)
         with self.accelerator.main_process_first():  # which renders and indexes for all

@@ -4,6 +4,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 
 from sak import data
+from sak.config.schema import evaluation_batch
 from sak.data.faulty_images import build_skips
 from sak.evaluation.constants import constant_predictions
 from sak.evaluation.evaluate import Evaluation, evaluate
@@ -66,7 +67,7 @@ class Validation:
     def _how(self) -> dict:
         """To go through the images."""
         return {
-            "batch_size": self.config.stages.multitask.batch_size,
+            "batch_size": evaluation_batch(self.config, self.accelerator.num_processes),
             "workers": self.config.data.workers,
             "accelerator": self.accelerator,
             "timeout": self.config.data.timeout,

@@ -1,5 +1,8 @@
 """What is off by default, in whole runs: it ends, is logged, and an interrupted run ends as one that was not."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,6 +15,7 @@ from sak.evaluation.panel import Panel
 from sak.training import checkpoint, tracking
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining
+from sak.training.standardising import learned
 from sak.training.tracking import read_scalars
 from sak.training.train import train
 
@@ -113,6 +117,124 @@ def test_a_run_on_a_distilled_students_weights_goes_on_with_its_statistics(setti
     torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
+@pytest.fixture(scope="module")
+def distilled(tmp_path_factory, tiny_text):
+    """{kind: a run of the first stage with it}."""
+    folder = tmp_path_factory.mktemp("distilled")
+    root = Path(__file__).parents[1] / "fixtures/pascal_format/PASCALContext"
+    (folder / "tiny.yaml").write_text(tiny_text.format(output=folder, root=root))
+    short = ["stages.distill.steps=1", "stages.multitask.steps=0", "stages.distill.standardise_images=2"]
+    kinds = ("none", "phi_s", "ema")
+    return {
+        kind: train(
+            config.load(folder / "tiny.yaml", [*short, f"stages.distill.standardise={kind}", f"name={kind}"])
+        ).path
+        for kind in kinds
+    }
+
+
+def second_stage(kind, weights, *more):
+    """The overrides of a run of the second stage alone."""
+    return [
+        "name=later",
+        "stages.distill.steps=0",
+        "stages.multitask.steps=1",
+        f"stages.multitask.standardise={kind}",
+        f"student.weights={weights}",
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["phi_s", "ema"])
+@pytest.mark.parametrize("place", ["", "student", "link"])
+def test_the_bundle_in_a_run_has_its_statistics(settings, distilled, tmp_path, kind, place):
+    """However it is named. Those of another image would differ."""
+    (tmp_path / "link").symlink_to(distilled[kind] / "student")
+    weights = tmp_path / "link" if place == "link" else distilled[kind] / place
+    later = train(settings(*second_stage(kind, weights)))
+    before, after = (
+        checkpoint.load(checkpoint.newest(run / "checkpoints"))["standardise"][kind]
+        for run in (distilled[kind], later.path)
+    )
+    if kind == "phi_s":
+        torch.testing.assert_close(after, before, rtol=0, atol=0)
+    else:
+        assert (before["teachers.dinov2.0.count"], after["teachers.dinov2.0.count"]) == (1, 2)
+
+
+def test_a_run_of_the_second_stage_hands_on_what_the_first_learned(settings, distilled):
+    """A run that did not distil is asked for the one before it."""
+    middle = train(settings(*second_stage("none", distilled["phi_s"], "stages.multitask.alpha=0", "name=middle")))
+    assert learned(middle.path) == {"dinov2": ("phi_s", distilled["phi_s"])}
+
+
+@pytest.mark.parametrize(
+    ("had", "kind", "message"),
+    [
+        (
+            "phi_s",
+            "none",
+            "the path of dinov2 at .* has learned features with standardise=phi_s, but stages.* is none: set",
+        ),
+        (
+            "none",
+            "ema",
+            "the path of dinov2 at .* has learned features with standardise=none, but stages.* is ema: set",
+        ),
+        (
+            "ema",
+            "phi_s",
+            "the path of dinov2 at .* has learned features with standardise=ema, but stages.* is phi_s: set",
+        ),
+    ],
+)
+def test_paths_are_not_asked_for_other_features_than_they_have_learned(settings, distilled, had, kind, message):
+    own = settings(*second_stage(kind, distilled[had]))
+    with pytest.raises(UserError, match=message):
+        train(own)
+    assert not RunDirectory(own).path.exists()
+
+
+def test_nothing_tells_what_the_paths_of_a_bundle_out_of_its_run_have_learned(settings, distilled, tmp_path):
+    bundle = shutil.copytree(distilled["phi_s"] / "student", tmp_path / "bundle")
+    with pytest.raises(
+        UserError, match=r"nothing tells by which statistics the path of dinov2 at .*bundle was standard"
+    ):
+        train(settings(*second_stage("phi_s", bundle)))
+    assert train(settings(*second_stage("none", bundle))).finished
+    run = shutil.copytree(distilled["phi_s"], tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(UserError, match="standardised by phi_s, but the statistics are not there"):
+        train(settings(*second_stage("phi_s", run), "name=lost"))
+
+
+def test_the_stages_agree_about_what_the_paths_learn(settings):
+    for one, other in (("phi_s", "none"), ("none", "ema"), ("ema", "phi_s")):
+        kinds = [f"stages.distill.standardise={one}", f"stages.multitask.standardise={other}"]
+        message = f"stages.distill.standardise is {one} and stages.multitask.standardise is {other}: the second"
+        own = settings(*kinds)
+        with pytest.raises(UserError, match=message):
+            train(own)
+        assert not RunDirectory(own).path.exists()
+    # A stage that does not distil asks for nothing.
+    assert train(settings("stages.distill.standardise=ema", "stages.multitask.alpha=0")).finished
+
+
+def test_a_new_path_has_learned_nothing_and_an_updated_one_goes_on(settings, distilled):
+    second = SECOND[-1]
+    changed = ["stages.multitask.steps=0", "stages.distill.steps=1", f"student.weights={distilled['phi_s']}", second]
+    added = train(settings(*changed, "student.add_teacher=second", "stages.distill.standardise=ema", "name=added"))
+    assert learned(added.path) == {"dinov2": ("phi_s", distilled["phi_s"]), "second": ("ema", added.path)}
+    with pytest.raises(UserError, match="has learned features with standardise=phi_s"):
+        train(settings(*changed, "student.update_teacher=dinov2", "stages.distill.standardise=ema"))
+    updated = train(settings(*changed, "student.update_teacher=dinov2", "stages.distill.standardise=phi_s"))
+    before, after = (
+        checkpoint.load(checkpoint.newest(run / "checkpoints"))["standardise"]["phi_s"]
+        for run in (distilled["phi_s"], updated.path)
+    )
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+
+
 def test_a_run_from_before_these_options_goes_on_with_their_defaults(settings):
     own = settings()
     run = RunDirectory(own)
@@ -172,7 +294,7 @@ def test_a_student_that_cannot_be_is_one_sentence(tiny, overrides, message):
 
 def test_a_teacher_without_a_hadamard_matrix_is_one_sentence(settings):
     odd = "teachers.dinov2.options={img_size: 96, patch_size: 16, embed_dim: 22, depth: 4, num_heads: 2}"
-    own = settings("stages.distill.standardise=phi_s", odd)
+    own = settings("stages.distill.standardise=phi_s", "stages.multitask.standardise=phi_s", odd)
     with pytest.raises(
         UserError, match=r"standardise is phi_s, but the features of dinov2 at its level 0: no Hadamard"
     ):

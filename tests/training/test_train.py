@@ -3,11 +3,15 @@ import re
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
-from sak.training import checkpoint, objectives, train
+from sak.errors import UserError
+from sak.evaluation.panel import Panel
+from sak.evaluation.subject import open_subject
+from sak.training import checkpoint, objectives, tracking, train
 from sak.training.batches import TrainingBatches
 from sak.training.stage import StageTraining
 from sak.training.tracking import read_scalars
@@ -153,3 +157,60 @@ def test_a_finished_run_is_left_alone(tiny):
     again = train.train(config.load(tiny, ["stages.distill.steps=1", "stages.multitask.steps=1", "data.workers=1"]))
     assert again.finished
     assert {file: file.stat().st_mtime_ns for file in run.path.rglob("*")} == before
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """How many images each forward pass of an evaluation has."""
+    real, sizes = Student.forward, []
+
+    def forward(self, images, *arguments, **named):
+        if not self.training:
+            sizes.append(len(images))
+        return real(self, images, *arguments, **named)
+
+    monkeypatch.setattr(Student, "forward", forward)
+    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
+    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "sizes"),
+    [
+        ([], [2, 1]),
+        (["stages.multitask.accumulate=2"], [1, 1, 1]),  # a device has no room for more than a micro-batch
+        (["evaluation.batch_size=1"], [1, 1, 1]),
+        (["stages.multitask.accumulate=2", "evaluation.batch_size=3"], [3]),
+    ],
+)
+def test_an_evaluation_takes_as_many_images_at_once_as_the_training(tiny, archive, evaluated, options, sizes):
+    names = archive / "ImageSets" / "Context" / "val.txt"
+    names.write_text("\n".join((names.read_text().split() * 2)[:3]))
+    short = ["stages.distill.steps=0", "stages.multitask.steps=1", "data.tasks=[semseg]", f"data.root={archive}"]
+    run = train.train(config.load(tiny, [*short, *options]))
+    assert evaluated == sizes
+    evaluated.clear()
+    assert open_subject(str(run.path)).batch_size == max(sizes)
+
+
+def test_evaluation_may_take_fewer_images_when_a_run_goes_on(tiny, monkeypatch, evaluated):
+    """As after an evaluation that ran out of memory; and a run that began without the key goes on."""
+    short = ["stages.distill.steps=0", "data.tasks=[semseg]", "stages.multitask.checkpoint_every=1"]
+    with monkeypatch.context() as patch:
+        kill_at(patch, "multitask", 3)
+        with pytest.raises(Killed):
+            train.train(config.load(tiny, short))
+    run = train.RunDirectory(config.load(tiny, short))
+    before = OmegaConf.to_container(OmegaConf.load(run.config_file))
+    del before["evaluation"]
+    OmegaConf.save(OmegaConf.create(before), run.config_file)
+    evaluated.clear()
+    assert train.train(config.load(tiny, [*short, "evaluation.batch_size=1"])).finished
+    assert set(evaluated) == {1}
+
+
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_an_evaluation_has_a_positive_batch(tiny, value):
+    with pytest.raises(UserError, match=f"evaluation.batch_size is {value}, but must be positive"):
+        config.load(tiny, [f"evaluation.batch_size={value}"])

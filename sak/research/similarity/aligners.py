@@ -19,6 +19,7 @@ from sak.errors import UserError
 from sak.student import Student
 from sak.student.growth import fold
 from sak.training import checkpoint
+from sak.training.standardising import run_of, statistics_of
 from teachers import Committee
 
 
@@ -125,13 +126,6 @@ def learned_standardiser(place: str, config: DictConfig, dims: dict[str, list[in
     kind = config.stages[distilling[-1]].standardise
     if kind == "none":
         return None
-    path = checkpoint.newest(Path(place) / "checkpoints")
-    statistics = checkpoint.load(path).get("standardise", {}).get(kind) if path else None
-    if statistics is None:
-        raise UserError(
-            f"the paths of {place} learned features standardised by {kind}, but the statistics are not there: "
-            "give the run with its checkpoints, which alone have them"
-        )
     standardiser = Standardiser(kind, dims)
-    standardiser.load_state_dict(statistics, strict=True)
+    standardiser.load_state_dict(statistics_of(run_of(place) or Path(place), kind), strict=True)
     return standardiser
