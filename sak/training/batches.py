@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sak.data.faulty_images import Skips
-from sak.data.loading import TIMEOUT, load
+from sak.data.loading import TIMEOUT, Loading
 from sak.errors import UserError
 
 
@@ -21,7 +21,7 @@ class TrainingBatches:
         batch_size: images per step, over all processes and micro-batches.
         accumulate: micro-batches per step.
         rank, world: this process among all.
-        timeout, skips: see `load`.
+        timeout, skips: see `Loading`.
 
     Raises:
         UserError: the batch cannot be cut evenly, or the data set has fewer images than a batch.
@@ -50,23 +50,34 @@ class TrainingBatches:
         self.seed, self.workers, self.rank, self.world = seed, workers, rank, world
         self.timeout, self.skips = timeout, skips
         self.steps_per_epoch = len(dataset) // batch_size
+        self._drawn = (-1, np.empty(0, dtype=np.int64))  # an epoch and its order
 
     def indices(self, step: int) -> list[list[int]]:
         """This process's micro-batches of a step, as indices into the data set."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset))
-        batch = order[position * self.batch_size : (position + 1) * self.batch_size]
+        batch = self._order(epoch)[position * self.batch_size : (position + 1) * self.batch_size]
         parts = np.split(batch, self.accumulate * self.world)
         return [part.tolist() for part in parts[self.rank :: self.world]]
 
+    def _order(self, epoch: int) -> np.ndarray:
+        """Of all images in an epoch; drawn once for its steps, as millions take a while."""
+        if self._drawn[0] != epoch:
+            self._drawn = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset)))
+        return self._drawn[1]
+
     def steps(self, start: int, stop: int) -> Iterator[list[dict]]:
-        """The micro-batches of each step in [start, stop)."""
-        while start < stop:
-            epoch = start // self.steps_per_epoch
-            end = min(stop, (epoch + 1) * self.steps_per_epoch)
-            self.dataset.set_epoch(epoch)
-            micro_batches = [part for step in range(start, end) for part in self.indices(step)]
-            loaded = load(self.dataset, micro_batches, self.workers, self.timeout, self.skips)
-            while step_batches := list(itertools.islice(loaded, self.accumulate)):
-                yield step_batches
-            start = end
+        """The micro-batches of each step in [start, stop).
+
+        The workers live from the first to the last, but do not read ahead into the next epoch: what a cache holds of an
+        image may change until then.
+        """
+        workers = min(self.workers, self.accumulate * min(stop - start, self.steps_per_epoch))
+        with Loading(self.dataset, workers, self.timeout, self.skips) as loading:
+            while start < stop:
+                epoch = start // self.steps_per_epoch
+                end = min(stop, (epoch + 1) * self.steps_per_epoch)
+                micro_batches = (part for step in range(start, end) for part in self.indices(step))
+                loaded = loading.batches(micro_batches, epoch)
+                while step_batches := list(itertools.islice(loaded, self.accumulate)):
+                    yield step_batches
+                start = end
