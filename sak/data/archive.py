@@ -179,6 +179,12 @@ class Archive(Dataset):
         """Choose the augmentations of an epoch. Call it before the loader's workers start: they hold a copy."""
         self.epoch = epoch
 
+    @property
+    def files(self) -> list[Path]:
+        """All files that its samples are read from, each once."""
+        labels = (path for of_task in self._files.values() for paths in of_task for path in paths)
+        return list(dict.fromkeys([*self.image_files, *labels]))
+
     def __len__(self) -> int:
         return len(self.names)
 

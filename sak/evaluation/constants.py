@@ -1,19 +1,83 @@
 """The baseline of every metric: the best that one and the same prediction for every pixel of every image can reach."""
 
 import functools
+import hashlib
+import inspect
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
+import cv2
+import numpy as np
+import PIL
+import skimage
+import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.utils.data import Dataset
 
+import sak
 from sak.data import loading
 from sak.data.archive import Archive
 from sak.data.faulty_images import Skips
 from sak.data.reading import FaultyFile
 from sak.evaluation.evaluate import batches_of
+from sak.files import write_json
 from sak.metrics import Metrics
 from sak.tasks import HIGHER, Task
+
+KEPT = ".constants"  # the folder beside the runs
+CODE = ("data", "metrics", "tasks")  # what reads the labels and judges the constants
+
+
+def kept_constants(
+    folder: Path,
+    tasks: Mapping[str, Task],
+    dataset: Archive,
+    batch_size: int,
+    workers: int,
+    accelerator: Accelerator,
+    timeout: int = loading.TIMEOUT,
+    skips: Skips | None = None,
+) -> Metrics:
+    """`constant_predictions`, kept in the folder for all who ask the same of the same files.
+
+    It is the same where tasks, size, files (by name, bytes and time of change) and the code that reads and judges are.
+    """
+    file = folder / f"{_fingerprint(tasks, dataset)}.json"
+    kept = _read(file)
+    (found,) = broadcast_object_list([kept])  # or one process would compute alone what another has just written
+    if found is None:
+        found = constant_predictions(tasks, dataset, batch_size, workers, accelerator, timeout, skips)
+        if accelerator.is_main_process:
+            write_json(file, found)
+    return found
+
+
+def _read(file: Path) -> Metrics | None:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # a damaged one is as good as none
+        return None
+
+
+def _fingerprint(tasks: Mapping[str, Task], dataset: Archive) -> str:
+    digest = hashlib.sha256(repr([library.__version__ for library in (cv2, np, PIL, skimage, torch)]).encode())
+    for name, task in tasks.items():
+        digest.update(f"{name} {type(task).__qualname__} {sorted(vars(task).items())}\n".encode())
+    digest.update(f"{type(dataset).__qualname__} {dataset.image_size} {dataset.names}\n".encode())
+    for file in dataset.files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue  # whoever reads it says so
+        digest.update(f"{file.relative_to(dataset.root)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    home = Path(sak.__file__).parent
+    code = {Path(__file__), *(Path(inspect.getfile(type(part))) for part in (dataset, *tasks.values()))}
+    for source in sorted(code.union(*((home / part).rglob("*.py") for part in CODE))):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:32]
 
 
 def constant_predictions(

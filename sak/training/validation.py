@@ -1,12 +1,14 @@
 """The evaluations of a run: metrics, router weights and pictures of the student as far as it has come."""
 
+from pathlib import Path
+
 from accelerate import Accelerator
 from omegaconf import DictConfig
 
 from sak import data
 from sak.config.schema import evaluation_batch
 from sak.data.faulty_images import build_skips
-from sak.evaluation.constants import constant_predictions
+from sak.evaluation.constants import KEPT, kept_constants
 from sak.evaluation.evaluate import Evaluation, evaluate
 from sak.evaluation.panel import Panel
 from sak.metrics import Metrics
@@ -61,7 +63,7 @@ class Validation:
 
     def constants(self) -> Metrics:
         """The metrics of the best constant predictions. All processes must ask."""
-        return constant_predictions(self.tasks, self.images, **self._how)
+        return kept_constants(Path(self.config.output) / KEPT, self.tasks, self.images, **self._how)
 
     @property
     def _how(self) -> dict:

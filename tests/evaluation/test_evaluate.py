@@ -1,4 +1,7 @@
+import importlib.util
+import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -10,10 +13,12 @@ from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.data.faulty_images import Skips
 from sak.data.pascal_context import PascalContext
 from sak.errors import UserError
-from sak.evaluation import metrics_table
-from sak.evaluation.constants import constant_predictions
+from sak.evaluation import constants, metrics_table
+from sak.evaluation.constants import constant_predictions, kept_constants
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.figures import prediction_panel, routing_heat_map
+from sak.tasks import TASKS
+from sak.tasks import build as build_task
 
 
 @pytest.fixture
@@ -150,3 +155,73 @@ def test_heads_of_unknown_tasks_are_refused(tiny):
     settings = config.load(tiny, ["student.heads.depth={type: sak}"])
     with pytest.raises(UserError, match=r"student\.heads names 'depth', which is not among data.tasks"):
         build_student(settings, build_tasks(settings.data), {})
+
+
+@pytest.fixture
+def kept(tmp_path, archive, monkeypatch):
+    """Asks for the constants on a copy of the archive; returns them, and whether they were computed."""
+    real, calls = constant_predictions, []
+    monkeypatch.setattr(constants, "constant_predictions", lambda *arguments: calls.append(1) or real(*arguments))
+
+    def ask(names=("semseg", "normals"), size=(96, 96), split="val"):
+        calls.clear()
+        tasks = {name: build_task(name, "pascal_context") for name in names}
+        dataset = PascalContext(archive, split, tasks=names, image_size=size)
+        return kept_constants(tmp_path / "kept", tasks, dataset, 1, 0, Accelerator()), bool(calls)
+
+    return ask
+
+
+def test_constants_are_computed_once_for_the_same_files(kept, tmp_path):
+    first, computed = kept()
+    assert computed
+    assert kept() == (first, False)
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_text("{")  # as damaged
+    assert kept() == (first, True)
+
+
+def rewritten(archive):
+    """Another label of the same length in bytes."""
+    (file,) = (archive / "semseg" / "VOC12").glob(f"{(archive / LIST).read_text().split()[0]}.png")
+    file.write_bytes(file.read_bytes())
+
+
+def fewer(archive):
+    (archive / LIST).write_text((archive / LIST).read_text().split()[0])
+
+
+LIST = "ImageSets/Context/val.txt"
+
+
+@pytest.mark.parametrize(
+    ("asked", "change"),
+    [
+        ({"names": ("semseg",)}, None),
+        ({"size": (96, 112)}, None),
+        ({"split": "train"}, None),
+        ({}, rewritten),
+        ({}, fewer),
+        ({}, lambda archive: os.utime(archive / "json" / "nyu_classes.json", (1, 1))),
+    ],
+)
+def test_constants_of_anything_else_are_computed_anew(kept, archive, asked, change):
+    kept()
+    if change:
+        change(archive)
+    assert kept(**asked)[1]
+    assert not kept(**asked)[1]
+
+
+def test_constants_of_other_code_are_computed_anew(kept, monkeypatch, tmp_path):
+    kept()
+    (tmp_path / "task.py").write_text("from sak.tasks import SemSeg\nclass Other(SemSeg): pass\n")
+    spec = importlib.util.spec_from_file_location("other_task", tmp_path / "task.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "other_task", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(TASKS, "semseg", module.Other)
+    assert kept()[1]
+    assert not kept()[1]
+    (tmp_path / "task.py").write_text("from sak.tasks import SemSeg\nclass Other(SemSeg): weight = 2\n")
+    assert kept()[1]

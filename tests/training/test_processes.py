@@ -116,7 +116,8 @@ def runs(folder):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    found = {path.name: RunDirectory(config.load(path / "config.yaml")) for path in (folder / "runs").iterdir()}
+    paths = [path for path in (folder / "runs").iterdir() if not path.name.startswith(".")]
+    found = {path.name: RunDirectory(config.load(path / "config.yaml")) for path in paths}
     return {**found, "stdout": done.stdout, "stderr": done.stderr}
 
 

@@ -1,14 +1,21 @@
+import io
 import json
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from omegaconf import OmegaConf
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.errors import UserError
+from sak.evaluation import constants
 from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_subject
 from sak.training import checkpoint, objectives, tracking, train
@@ -149,6 +156,37 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatch)
     with pytest.raises(FloatingPointError, match="task/edge is nan at step 1 of the stage multitask"):
         train.train(settings)
     assert checkpoint.newest(train.RunDirectory(settings).checkpoints).name == "distill-0000003.pt"
+
+
+def test_a_figure_is_drawn_once_for_its_file_and_the_events(tmp_path, monkeypatch):
+    run = SimpleNamespace(events=tmp_path / "events", panels=tmp_path / "panels")
+    tracker = tracking.Tracker(run, {"distill": 3, "multitask": 4}, checkpoint.Progress("distill", 0))
+    figure = Figure()
+    figure.subplots().plot([0, 1], [1, 0])
+    drawn, real = [], FigureCanvasAgg.draw
+    monkeypatch.setattr(FigureCanvasAgg, "draw", lambda self: drawn.append(1) or real(self))
+    tracker.figure("predictions", figure, run.panels, checkpoint.Progress("multitask", 2))
+    tracker.close()
+    assert drawn == [1]
+    picture = np.asarray(Image.open(run.panels / "step-0000005.png"))
+    (event,) = EventAccumulator(str(run.events)).Reload().Images("predictions")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))[..., :3], picture)
+    assert (picture.shape, picture.min(), picture.max()) == ((480, 640, 3), 0, 255)
+
+
+def test_runs_side_by_side_share_the_constants(tiny, monkeypatch):
+    short = ["stages.distill.steps=0", "stages.multitask.steps=1", "data.tasks=[semseg]"]
+    one = train.train(config.load(tiny, [*short, "name=one"]))
+    (file,) = (one.path.parent / ".constants").iterdir()
+    assert file.read_text() == one.constants.read_text()
+
+    def again(*arguments):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(constants, "constant_predictions", again)
+    other = train.train(config.load(tiny, [*short, "name=other", "seed=1"]))
+    assert other.constants.read_text() == one.constants.read_text()
+    assert "best constant" in other.results.read_text()
 
 
 def test_a_finished_run_is_left_alone(tiny):

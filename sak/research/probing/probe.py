@@ -20,7 +20,7 @@ from sak.bundles.build import build_tasks
 from sak.config.schema import plain
 from sak.data import SPLITS
 from sak.errors import UserError
-from sak.evaluation.constants import constant_predictions
+from sak.evaluation.constants import KEPT, kept_constants
 from sak.evaluation.distributed import build_accelerator
 from sak.files import write_json, write_text
 from sak.metrics import Metrics
@@ -164,7 +164,8 @@ class Probe:
         if missing := {name: task for name, task in self.tasks.items() if name not in known}:
             dataset = data.build(self.config.data, "val", tasks=list(missing))
             workers = self.config.data.workers
-            known |= constant_predictions(missing, dataset, self.settings.batch_size, workers, self.accelerator)
+            folder = Path(self.config.output) / KEPT
+            known |= kept_constants(folder, missing, dataset, self.settings.batch_size, workers, self.accelerator)
             write_json(file, known)
         return {name: known[name] for name in self.tasks}
 
