@@ -33,12 +33,14 @@ class Head(nn.Module):
 
     def forward(self, levels: Sequence[Tensor], image_size: tuple[int, int]) -> Tensor:
         """Levels (B, D, h, w) -> (B, C, H, W)."""
-        projected = [project(level.movedim(1, -1)) for project, level in zip(self.projections, levels, strict=True)]
+        projected = [
+            project(level.permute(0, 2, 3, 1)) for project, level in zip(self.projections, levels, strict=True)
+        ]
         conv: Any  # a Conv2d, which a Sequential does not tell
         conv, norm, activate = self.fuse
         quarter = (image_size[0] // 4, image_size[1] // 4)
         fused = upsampled_conv3x3(torch.cat(projected, dim=-1), conv.weight, conv.bias, quarter)
-        return resize(self.classify(activate(norm(fused.movedim(-1, 1)))), image_size)
+        return resize(self.classify(activate(norm(fused.permute(0, 3, 1, 2)))), image_size)
 
 
 class MMSegHead(nn.Module):

@@ -7,8 +7,6 @@ shift are two small matrices, one along each axis, that sum over the taps as the
 Shapes: B batch, D_i, D_o channels in and out, h,w small grid, H,W large grid.
 """
 
-import functools
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,25 +26,26 @@ def upsampled_conv3x3(grid: Tensor, weight: Tensor, bias: Tensor, size: tuple[in
     """
     batch, h, w, _ = grid.shape
     height, width = size
-    rows = _upsample_and_shift(h, height, grid.device, grid.dtype)
-    columns = _upsample_and_shift(w, width, grid.device, grid.dtype).permute(1, 2, 0).reshape(width, w * 3)
-    out = bias.to(grid.dtype).repeat(width).expand(batch, height, -1)
+    rows = _upsample_and_shift(h, height, grid).permute(1, 0, 2).reshape(height, 3 * h)
+    columns = _upsample_and_shift(w, width, grid).permute(1, 2, 0).reshape(width, w * 3)
+    along_x = []
     for a in range(3):
         # (B, h, w, 3·D_o) seen as (B·h, w·3, D_o): the taps along x lie beside the columns, and one matrix sums both.
         products = F.linear(grid, weight[:, :, a].permute(2, 0, 1).flatten(0, 1)).reshape(batch * h, w * 3, -1)
-        along_x = torch.matmul(columns, products).reshape(batch, h, -1)
-        out = out + torch.matmul(rows[a], along_x)
-    return out.reshape(batch, height, width, -1)
+        along_x.append(torch.matmul(columns, products).reshape(batch, h, -1))
+    # One product along y too: in half precision, it sums the taps without rounding in between.
+    out = torch.matmul(rows, torch.cat(along_x, dim=1)).reshape(batch, height, width, -1)
+    return out + bias.to(out.dtype)
 
 
-@functools.lru_cache(maxsize=64)
-@torch.inference_mode(False)  # what is cached may meet a gradient later
-def _upsample_and_shift(small: int, large: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(3, large, small): along one axis, upsample and then read the neighbour before, the pixel, the one after.
+def _upsample_and_shift(small: int, large: int, like: Tensor) -> Tensor:
+    """(3, large, small): along one axis, upsample and then read the pixel before, the pixel, the one after.
 
-    Rows that would be read beyond the border are 0, as the convolution's padding is.
+    Rows that would be read beyond the border are 0, as the convolution's padding is. Type and device are those of
+    ``like``. It is cheap, and a cache of it would hand out what a tracer has put there.
     """
-    identity = torch.eye(small, device=device, dtype=torch.float64)[None]
-    upsample = F.interpolate(identity, size=large, mode="linear", align_corners=False)[0].T
-    padded = F.pad(upsample, (0, 0, 1, 1))
-    return torch.stack([padded[a : a + large] for a in range(3)]).to(dtype)
+    how = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
+    centres = (torch.arange(large, **how) + 0.5) * (small / large) - 0.5  # of the large pixels, on the small grid
+    distances = centres.clamp(0, small - 1)[:, None] - torch.arange(small, **how)
+    padded = F.pad((1 - distances.abs()).clamp(min=0), (0, 0, 1, 1))
+    return torch.stack([padded[a : a + large] for a in range(3)]).to(like.dtype)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from sak.student.head import Head
@@ -45,10 +46,56 @@ def test_under_autocast():
     assert (out - expected).norm() < 0.01 * expected.norm()
 
 
-def test_what_inference_mode_cached_serves_training():
+def test_half_precision_rounds_little_more_than_torch_does():
+    """Which sums all taps of all channels before it rounds."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 16, 16, 96), (64, 96, 3, 3), (64,))
+    grid, weight, bias = (torch.randn(shape, generator=generator).bfloat16() for shape in shapes)
+    exact = plain(grid.double(), weight.double(), bias.double(), (64, 64))
+    ours, theirs = (
+        (f(grid, weight, bias, (64, 64)).double() - exact).norm() / exact.norm() for f in (upsampled_conv3x3, plain)
+    )
+    assert ours < 1.45 * theirs
+
+
+def in_fake_tensors(module, images):
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        module([mode.from_tensor(level) for level in images], (64, 96))
+
+
+def exported(module, images):
+    class Wrapped(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = module
+
+        def forward(self, *levels):
+            return self.head(list(levels), (64, 96))
+
+    torch.testing.assert_close(
+        torch.export.export(Wrapped(), tuple(images)).module()(*images), module(images, (64, 96))
+    )
+
+
+def compiled(module, images):
+    fast = torch.compile(module, backend="aot_eager")
+    torch.testing.assert_close(fast(images, (64, 96)), module(images, (64, 96)), rtol=1e-4, atol=1e-5)
+
+
+def in_inference_mode(module, images):
     with torch.inference_mode():
-        upsampled_conv3x3(*tensors(3, 11), (13, 47))
-    upsampled_conv3x3(*tensors(3, 11), (13, 47)).sum().backward()
+        module(images, (64, 96))
+
+
+@pytest.mark.parametrize("used_before", [in_fake_tensors, exported, compiled, in_inference_mode])
+def test_whoever_uses_it_first_leaves_nothing_behind(used_before):
+    head = Head(width=16, levels=4, channels=3).eval()
+    levels = [torch.randn(2, 16, 4, 6, generator=torch.Generator().manual_seed(n)) for n in range(4)]
+    used_before(head, levels)
+    out = head(levels, (64, 96))
+    assert type(out) is torch.Tensor
+    out.sum().backward()
+    assert head.fuse[0].weight.grad.abs().sum() > 0
 
 
 @pytest.mark.parametrize("training", [True, False])
