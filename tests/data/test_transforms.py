@@ -161,6 +161,51 @@ def test_photometric_distortion_changes_colours_only():
     assert different >= 15
 
 
+class Scripted:
+    """A generator that says yes where it is told to, and draws the lower or the upper end of each range."""
+
+    def __init__(self, yes, high):
+        self.answers, self.high, self.ranges = [0.499 if answer else 0.5 for answer in yes], high, []
+
+    def random(self):
+        return self.answers.pop(0)
+
+    def uniform(self, low, high):
+        self.ranges.append((low, high))
+        return high if self.high else low
+
+
+BRIGHTNESS, CONTRAST, FIRST, SATURATION, HUE = range(5)  # what is asked, in this order
+
+
+@pytest.mark.parametrize(
+    ("yes", "high", "colour", "expected", "ranges"),
+    [
+        ([], True, (200, 100, 50), (200, 100, 50), []),
+        ([FIRST], True, (200, 100, 50), (200, 100, 50), []),
+        ([BRIGHTNESS], True, (250, 100, 0), (255, 132, 32), [(-32, 32)]),
+        ([BRIGHTNESS], False, (250, 100, 0), (218, 68, 0), [(-32, 32)]),
+        ([CONTRAST, FIRST], True, (200, 100, 50), (255, 150, 75), [(0.5, 1.5)]),
+        ([CONTRAST], False, (200, 100, 50), (100, 50, 25), [(0.5, 1.5)]),
+        # Red at half of its saturation, S = 1/2: the others are V (1 - S).
+        ([SATURATION], False, (200, 100, 100), (200, 150, 150), [(0.5, 1.5)]),
+        ([SATURATION], True, (200, 100, 100), (200, 50, 50), [(0.5, 1.5)]),
+        # 36 of the 60 degrees from red to yellow, and to magenta.
+        ([HUE], True, (255, 0, 0), (255, 153, 0), [(-36, 36)]),
+        ([HUE], False, (255, 0, 0), (255, 0, 153), [(-36, 36)]),
+        # What contrast cuts off at white is gone for the saturation, or still there.
+        ([CONTRAST, FIRST, SATURATION], True, (200, 150, 150), (255, 210, 210), [(0.5, 1.5), (0.5, 1.5)]),
+        ([CONTRAST, SATURATION], True, (200, 150, 150), (255, 187.5, 187.5), [(0.5, 1.5), (0.5, 1.5)]),
+    ],
+)
+def test_photometric_distortion_by_hand(yes, high, colour, expected, ranges):
+    rng = Scripted([number in yes for number in range(5)], high)
+    image = np.full((2, 3, 3), colour, dtype=np.uint8)
+    result = transforms.photometric_distortion({"image": image}, rng)["image"]
+    np.testing.assert_allclose(result, np.broadcast_to(np.float32(expected), result.shape), atol=0.6)
+    assert (rng.ranges, rng.answers) == (ranges, [])
+
+
 def test_photometric_distortion_leaves_grey_grey_in_hue():
     sample = {"image": np.full((8, 8, 3), 128, dtype=np.uint8)}
     for seed in range(20):

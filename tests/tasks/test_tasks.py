@@ -43,6 +43,58 @@ def test_loss_of_a_perfect_prediction_is_zero_and_of_another_is_not(name, datase
     assert task.loss(torch.roll(output, 5, dims=-1), label).item() > 0.01
 
 
+LN2 = float(np.log(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "output", "label", "loss"),
+    [
+        # No opinion: the cross-entropy of every pixel is the logarithm of the number of classes.
+        ("semseg", torch.zeros(1, 40, 1, 4), [[[7, 0, 39, IGNORE]]], float(np.log(40))),
+        # One of four valid pixels is salient and weighs 3/4, the others 1/4 each.
+        ("saliency", torch.zeros(1, 2, 1, 5), [[[1, 0, 0, 0, IGNORE]]], (0.75 + 3 * 0.25) * LN2 / 4),
+        (
+            "saliency",
+            torch.zeros(1, 2, 1, 2),
+            [[[1, 1]]],
+            0.0,
+        ),  # a class that is not there lets the other weigh nothing
+        ("edge", torch.zeros(1, 1, 1, 5), [[[[1.0, 0, 0, 0, IGNORE]]]], (0.95 + 3 * 0.05) * LN2 / 4),
+        # Unit vectors at right angles, whatever the output's length; one pixel is ignored in a single channel.
+        (
+            "normals",
+            torch.tensor([5.0, 0, 0]).view(1, 3, 1, 1).repeat(1, 1, 1, 2),
+            [[[[0, 0]], [[0, IGNORE]], [[1, 1]]]],
+            2.0,
+        ),
+        ("depth", torch.full((1, 1, 1, 3), 4.0), [[[[1.0, 6.0, IGNORE]]]], (3 + 2) / 2),
+    ],
+)
+def test_losses_by_hand(name, output, label, loss):
+    task = tasks.build(name, "nyud" if name in ("semseg", "depth") else "pascal_context")
+    label = torch.tensor(label, dtype=torch.int64 if name in ("semseg", "saliency") else torch.float32)
+    assert task.loss(output, label).item() == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(("name", "dataset"), EVERY)
+@pytest.mark.parametrize("seed", range(3))
+def test_losses_and_weights_are_those_written_out_plainly(name, dataset, seed, reference):
+    task, plain = tasks.build(name, dataset), reference("step")
+    label = label_of(task, seed)
+    if name in ("saliency", "edge"):  # uneven classes
+        rare = torch.rand(label.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+        label = label.where(label == IGNORE, rare.to(label.dtype))
+    output = torch.randn(2, task.channels, *SIZE, generator=torch.Generator().manual_seed(seed))
+    one, other = output.clone().requires_grad_(), output.clone().requires_grad_()
+    ours, expected = task.loss(one, label), plain.task_loss(name, other, label)
+    assert ours.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours.backward()
+    expected.backward()
+    torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-8)
+    assert task.weight == plain.WEIGHTS[name]
+    assert task.loss(output.bfloat16(), label).dtype == torch.float32
+
+
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 def test_ignored_pixels_do_not_count(name, dataset):
     task = tasks.build(name, dataset)

@@ -1,5 +1,7 @@
 """A step of both stages against the paper's formulas written out plainly: losses, and the weights after it."""
 
+import math
+
 import pytest
 import torch
 
@@ -25,22 +27,26 @@ TEACHERS = {
 }
 
 
-@pytest.fixture
-def batch():
-    """Images of 48 x 64 with labels of which a part is ignored."""
+def labelled(count, height, width):
+    """Images with labels of which a part is ignored."""
     torch.manual_seed(0)
-    normals = torch.nn.functional.normalize(torch.randn(2, 3, 48, 64), dim=1)
+    normals = torch.nn.functional.normalize(torch.randn(count, 3, height, width), dim=1)
     batch = {
-        "image": torch.rand(2, 3, 48, 64),
-        "semseg": torch.randint(0, 21, (2, 48, 64)),
-        "human_parts": torch.randint(0, 7, (2, 48, 64)),
-        "saliency": torch.randint(0, 2, (2, 48, 64)),
+        "image": torch.rand(count, 3, height, width),
+        "semseg": torch.randint(0, 21, (count, height, width)),
+        "human_parts": torch.randint(0, 7, (count, height, width)),
+        "saliency": torch.randint(0, 2, (count, height, width)),
         "normals": normals,
-        "edge": torch.randint(0, 2, (2, 1, 48, 64)).float(),
+        "edge": torch.randint(0, 2, (count, 1, height, width)).float(),
     }
     for name in CHANNELS:
         batch[name][..., :10, :] = 255
     return batch
+
+
+@pytest.fixture
+def batch():
+    return labelled(2, 48, 64)
 
 
 @pytest.mark.parametrize("stage", ["distill", "multitask"])
@@ -77,3 +83,64 @@ def test_losses_and_weights_after_a_step(stage, batch, reference):
     before = dict(zip(theirs.state_dict(), theirs.state_dict().values(), strict=True))
     for name, weight in ours.state_dict().items():
         torch.testing.assert_close(weight, before[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.slow
+def test_the_published_student_at_full_size(reference):
+    """A ViT-B on PASCAL-Context as published, but with random weights: outputs with noise, losses, all gradients.
+
+    The teachers' features are random, on the published grids; the student's aligners are there, as widths are given.
+    """
+    shape = {
+        "stem": "vit_base_patch16_384",
+        "image_size": (512, 512),
+        "tasks": CHANNELS,
+        "teachers": {"dinov2": [768] * 4, "clip": [768] * 4, "sam": [1024] * 4},
+    }
+    grids = {"dinov2": 36, "clip": 32, "sam": 64}
+    torch.manual_seed(0)
+    ours = Student(**shape).train()
+    theirs = reference("student").PlainStudent(**shape).train()
+    # Gates as training leaves them: neither even nor of one opinion.
+    with torch.no_grad():
+        for name, weight in ours.routers.named_parameters():
+            if ".gate.3." in name:
+                weight.normal_(std=0.3)
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    batch = labelled(1, 512, 512)
+    features = {
+        name: [3 * torch.randn(1, width, grids[name], grids[name]) for width in widths]
+        for name, widths in shape["teachers"].items()
+    }
+
+    for training in (False, True):
+        outputs = []
+        for model in (ours.train(training), theirs.train(training)):
+            torch.manual_seed(1)  # of the gates' noise
+            norms = [norm for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d)]
+            for norm in norms:
+                norm.momentum = 0.0
+            with torch.no_grad():
+                outputs.append(model(batch["image"]))
+        found, (predictions, paths, routing) = outputs
+        for one, other in ((found.predictions, predictions), (found.paths, paths), (found.routing, routing)):
+            assert one.keys() == other.keys()
+            for name, values in other.items():
+                for ours_, expected in zip(one[name], values, strict=True):
+                    assert (ours_ - expected).norm() < 1e-5 * expected.norm(), (training, name)
+
+    known = {name: tasks.build(name, "pascal_context") for name in CHANNELS}
+    torch.manual_seed(2)
+    total, terms = objectives.multitask(lambda batch: features, known, "cos+l1", 1.0)(ours, batch)
+    total.backward()
+    torch.manual_seed(2)
+    teachers = {name: lambda images, name=name: features[name] for name in features}
+    expected = reference("step").training_step(theirs, teachers, torch.optim.SGD(theirs.parameters(), lr=0.0), batch)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
+    gradients = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
+    assert gradients.keys() == {name for name, weight in ours.named_parameters() if weight.grad is not None}
+    away = {name: (ours.get_parameter(name).grad - g).norm().item() / g.norm().item() for name, g in gradients.items()}
+    for name, share in away.items():
+        # A batch norm takes away what the biases before it do; the scales are single numbers in which much cancels.
+        limit = math.inf if name.endswith("fuse.0.bias") else 0.1 if name.endswith(".scale") else 5e-3
+        assert share < limit, name

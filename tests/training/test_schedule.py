@@ -1,9 +1,15 @@
+import math
+
 import pytest
 import torch
+from accelerate import Accelerator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sak import config
 from sak.config.schema import OptimConfig
-from sak.training.optimizer import adamw
+from sak.training.optimizer import Learner, adamw
 from sak.training.schedule import learning_rate
+from sak.training.train import train
 
 
 def test_cosine_with_warm_up():
@@ -35,3 +41,92 @@ def test_adamw_takes_what_is_trained():
     optimizer = adamw(model, OptimConfig(lr=1e-3, weight_decay=0.01, schedule="poly"))
     assert [tuple(p.shape) for p in optimizer.param_groups[0]["params"]] == [(2, 2), (2,)]
     assert optimizer.defaults["weight_decay"] == 0.01
+
+
+# --- what the optimizer really gets ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """Of all updates: the rate, the weight decay, and the norm of the gradient, as AdamW gets them."""
+    real, seen = torch.optim.AdamW.step, []
+
+    def step(self, *arguments, **named):
+        (group,) = self.param_groups
+        gradients = [p.grad for p in group["params"] if p.grad is not None]
+        seen.append((group["lr"], group["weight_decay"], torch.nn.utils.get_total_norm(gradients).item()))
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    return seen
+
+
+SHORT = ["data.tasks=[edge]", "stages.multitask.evaluate_every=null"]
+# By hand, from the formulas: a warm-up over two steps, then a cosine over the four that are left; poly over four.
+COSINE = [
+    1e-5,
+    (1e-5 + 2e-3) / 2,
+    2e-3,
+    *(1e-4 + 1.9e-3 * (1 + math.cos(math.pi * part / 4)) / 2 for part in (1, 2, 3)),
+]
+POLY = [5e-4 * (1 - step / 4) ** 0.7 for step in range(4)]
+RATES = [
+    "stages.distill.steps=6",
+    "stages.distill.optim={lr: 2e-3, warmup_steps: 2, warmup_lr: 1e-5, min_lr: 1e-4, weight_decay: 0.3}",
+    "stages.multitask.optim={lr: 5e-4, power: 0.7, weight_decay: 0.2}",
+]
+
+
+def test_the_optimizer_has_the_rate_of_the_schedule_at_every_step(tiny, updates):
+    run = train(config.load(tiny, [*SHORT, *RATES]))
+    rates, decays, _ = zip(*updates, strict=True)
+    assert rates == pytest.approx([*COSINE, *POLY])
+    assert decays == (0.3,) * 6 + (0.2,) * 4
+    events = EventAccumulator(str(run.events)).Reload()
+    logged = [e.value for stage in ("distill", "multitask") for e in events.Scalars(f"{stage}/learning_rate")]
+    assert logged == pytest.approx(rates)
+
+
+def test_a_warm_up_in_epochs_is_of_the_training_images(tiny, updates):
+    """Two images, two in a step: an epoch is a step."""
+    one = ["stages.multitask.steps=0", "stages.distill.optim={lr: 2e-3, warmup_steps: 0, warmup_epochs: 2}"]
+    train(config.load(tiny, [*SHORT, *one, "stages.distill.steps=4"]))
+    assert [rate for rate, *_ in updates] == pytest.approx([0, 1e-3, 2e-3, 1e-3])
+
+
+def test_a_resumed_run_has_the_rates_of_its_steps(tiny, updates, train_until_killed):
+    own = config.load(
+        tiny, [*SHORT, *RATES, "stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=1"]
+    )
+    train_until_killed(own, "multitask")
+    updates.clear()
+    train(own)
+    assert [rate for rate, *_ in updates] == pytest.approx(POLY[1:])
+
+
+@pytest.mark.parametrize(("clip", "accumulate"), [(0.05, 1), (0.05, 2), (1e6, 1), (None, 1)])
+def test_gradients_are_clipped_as_the_config_says(tiny, updates, clip, accumulate):
+    """After all micro-batches, and to the norm of all weights together; the log has the norm from before."""
+    own = [
+        f"stages.multitask.optim.clip={'null' if clip is None else clip}",
+        f"stages.multitask.accumulate={accumulate}",
+    ]
+    run = train(config.load(tiny, [*SHORT, *own]))
+    norms = [norm for *_, norm in updates]
+    events = EventAccumulator(str(run.events)).Reload()
+    logged = [[e.value for e in events.Scalars(f"{stage}/gradient_norm")] for stage in ("distill", "multitask")]
+    assert norms[:3] == pytest.approx(logged[0])  # never clipped
+    assert min(logged[1]) > 1
+    assert norms[3:] == pytest.approx([0.05] * 4 if clip == 0.05 else logged[1], rel=1e-4)
+
+
+def test_clipping_keeps_the_gradients_direction():
+    weights = torch.nn.Linear(2, 2, bias=False)
+    learner = Learner(
+        weights, OptimConfig(lr=0.0, weight_decay=0.0, schedule="poly", clip=1.0), Accelerator(), False, None
+    )
+    gradient = torch.tensor([[3.0, 0.0], [0.0, -4.0]])
+    for given, left, norm in ((gradient, gradient / 5, 5.0), (gradient / 10, gradient / 10, 0.5)):
+        learner.model.weight.grad = given.clone()
+        assert learner.step().item() == pytest.approx(norm)
+        torch.testing.assert_close(learner.model.weight.grad, left, rtol=1e-5, atol=0)

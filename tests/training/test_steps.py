@@ -1,6 +1,9 @@
 """What a training step is made of: nothing that waits for the device, half precision, compiled or not."""
 
+import contextlib
 import functools
+import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sak import config
 from sak.bundles.build import build_student, build_tasks
-from sak.training import checkpoint, train
+from sak.distillation.standardisation import Standardiser
+from sak.preflight.plan import empty_batch
+from sak.tasks import TASKS
+from sak.training import checkpoint, optimizer, train
 from sak.training.compiling import compiled
 from sak.training.optimizer import adamw
 from sak.training.stage import StageTraining
@@ -51,6 +57,87 @@ def test_a_step_waits_for_nothing(tiny, monkeypatch):
     with waits:
         torch.ones(1).item()
     assert waits.seen == ["_local_scalar_dense"]
+
+
+# Everything that a step can be made of, beside what it is made of by default.
+SAM = (
+    "teachers.sam={family: sam, model: vit_b, weights: random, levels: [0,1,2,3], "
+    "options: {img_size: 128, embed_dim: 32, depth: 4, num_heads: 2, window_size: 3}}"
+)
+SECOND = (
+    "teachers.second={family: dinov2, model: vit_small_patch14_dinov2, weights: random, levels: [0,1,2,3], "
+    "scales: [1, 2], options: {img_size: 96, patch_size: 16, embed_dim: 28, depth: 4, num_heads: 2}}"
+)
+STEPS = {
+    "default": [],
+    "distill": ["distill", SAM],
+    "distill, more": ["distill", SECOND, "stages.distill.teacher_dropping=0.5", "stages.distill.loss=token_cos+l1"],
+    "unclipped and accumulated": ["stages.multitask.optim.clip=null", "stages.multitask.accumulate=2", SAM],
+    "token, phi_s, gradnorm, balance": [
+        *("student.router=token", "stages.multitask.task_balance=gradnorm", "stages.multitask.balance=0.1"),
+        *("stages.distill.standardise=phi_s", "stages.multitask.standardise=phi_s", "stages.multitask.loss=token_cos"),
+    ],
+    "token_topk, ema, uncertainty, dropping": [
+        *("student.router=token_topk", "student.router_temperature=0.5", SECOND, "stages.multitask.loss=l2"),
+        *("stages.distill.standardise=ema", "stages.multitask.standardise=ema"),
+        *("stages.multitask.task_balance=uncertainty", "stages.multitask.teacher_dropping=0.5"),
+    ],
+    "recomputed": ["student.activation_checkpointing=true"],
+    "sum": ["student.router=sum", "student.noisy_gating=false"],
+    "many to one": ["student.paths=none"],
+    "a head of mmsegmentation": ["student.head={type: mmseg.FCNHead}"],
+    "an added teacher": ["student.add_teacher=second", "from={trained}", SECOND],
+    "an updated teacher": ["student.update_teacher=dinov2", "from={trained}", "student.trained_beside=[routers]"],
+}
+
+
+def without_a_host(accelerator):
+    """Of tensors that have no values: to ask for one, or to copy some to the host, is an error."""
+    same = {"backward": torch.Tensor.backward, "clip_grad_norm_": torch.nn.utils.clip_grad_norm_}
+    plain = {"prepare": lambda *parts: parts, "reduce": lambda values, how: values, "print": lambda *_: None}
+    modes = {"autocast": contextlib.nullcontext, "no_sync": lambda model: contextlib.nullcontext()}
+    one = {"num_processes": 1, "process_index": 0, "is_main_process": True, "scaler": None}
+    return SimpleNamespace(device=torch.device("meta"), **same, **plain, **modes, **one)
+
+
+@pytest.mark.parametrize("options", STEPS.values(), ids=STEPS)
+def test_a_step_needs_no_value_of_the_device(tiny, trained, monkeypatch, options):
+    """Reading one would make the host wait for the device: numbers, masks as indices, copies."""
+    stage = "distill" if options[:1] == ["distill"] else "multitask"
+    overrides = [option.format(trained=trained) if "{trained}" in option else option for option in options]
+    settings = config.load(tiny, [option for option in overrides if option != stage])
+    experiment = train.Experiment(settings, train.RunDirectory(settings))
+    accelerator = experiment.accelerator = without_a_host(experiment.accelerator)
+    teaching = experiment.teaching
+    teaching.accelerator, teaching.committee = accelerator, teaching.committee.to("meta")
+    if (kind := settings.stages[stage].standardise) != "none":
+        teaching.standardisers[kind] = Standardiser(kind, teaching.committee.dims).to("meta")
+    training = experiment._training(stage, None)
+    monkeypatch.setattr(optimizer, "adamw", lambda model, optim: torch.optim.AdamW(model.parameters(), foreach=False))
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which it is not made for
+    training._prepare(None)
+    (batch,) = itertools.islice(training.batches.steps(0, 1), 1)
+    for _ in range(2):  # in the first, optimizers make their states
+        terms = training._step(batch, 0)
+    assert {term.device.type for term in terms.values()} == {"meta"}
+    assert len(terms) >= 6
+
+
+@pytest.mark.parametrize("ask", [torch.Tensor.item, lambda x: x[x > 0], torch.Tensor.cpu, bool, torch.Tensor.nonzero])
+def test_what_the_test_above_relies_on(ask):
+    with pytest.raises((RuntimeError, NotImplementedError), match=r"meta"):
+        ask(torch.ones((), device="meta") if ask in (torch.Tensor.item, bool) else torch.ones(3, device="meta"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_loss_of_no_task_needs_a_value_of_the_device(task):
+    """NYUD's too."""
+    kind = TASKS[task]
+    built = kind(next(iter(kind.channels_of)))
+    batch = empty_batch(2, (32, 32), {task: built})
+    output = torch.randn(2, built.channels, 32, 32, device="meta", requires_grad=True)
+    built.loss(output, batch[task].to("meta")).backward()
+    assert output.grad.shape == output.shape
 
 
 def test_a_bad_loss_between_two_looks_reaches_no_checkpoint(tiny, monkeypatch):
