@@ -1,10 +1,12 @@
 """Kill a training at random moments, start it again each time, and compare its end with that of one never killed.
 
     python tests/training/stress_resume.py --kills 50
+    python tests/training/stress_resume.py --kills 50 --half
 
 Both stages, with augmentation, accumulated micro-batches, worker processes, a cache of features in the first stage,
-evaluations and the best student. A third of the kills (SIGKILL) wait until a checkpoint is being written; every other
-one spares the workers, which are then orphans. Exit code 0 if not one number differs.
+evaluations and the best student; with --half in float16, whose scaler halves and doubles its scale. A third of the
+kills (SIGKILL) wait until a checkpoint is being written, a tenth fall between the stages, and every other one spares
+the workers, which are then orphans. Exit code 0 if not one number differs.
 
 Each training is a process forked from this one, which has the libraries loaded: starting them anew would take longer
 than training.
@@ -22,15 +24,17 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # equal to the bit is promised on CPUs
 
+import fp16_on_cpu
 import torch
 
 from sak import config
-from sak.training.train import train
+from sak.training import train as training
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 ARCHIVE = FIXTURES / "pascal_format" / "PASCALContext"
@@ -42,7 +46,7 @@ EPOCH = 16  # images
 STAGES = ("distill", "multitask")
 
 
-def settings(folder: Path, kills: int) -> list[str]:
+def settings(folder: Path, kills: int, half: bool) -> list[str]:
     """A small archive, and the overrides of a training over it with that many steps for each kill."""
     archive = Path(shutil.copytree(ARCHIVE, folder / "archive"))
     names = archive / "ImageSets" / "Context" / "train.txt"
@@ -59,6 +63,7 @@ def settings(folder: Path, kills: int) -> list[str]:
         "stages.distill.batch_size=4",
         f"stages.multitask.evaluate_every={max(4, steps // 8)}",
         "stages.multitask.keep_best=semseg.miou",
+        *(["precision=fp16"] if half else []),
     ]
 
 
@@ -68,7 +73,8 @@ def _train(file: Path, overrides: list[str], log: Path) -> None:
     with open(log, "w") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         warnings.simplefilter("ignore")
         try:
-            train(config.load(file, overrides))
+            training.build_accelerator = fp16_on_cpu.build()
+            training.train(config.load(file, overrides))
             code = 0
         except BaseException:
             traceback.print_exc()
@@ -163,32 +169,46 @@ def differences(one: Path, other: Path) -> list[str]:
     return found
 
 
-def stress(folder: Path, kills: int, seed: int = 0) -> tuple[dict[str, int], list[str]]:
+def moments(kills: int, steps: int, draw: random.Random) -> Iterator[tuple[str, int]]:
+    """Where each kill falls: the stage, and the last checkpoint's step that is waited for.
+
+    At random in the next part of the training; a tenth of them in the middle, between the stages. The very end is left
+    out, where a kill might come too late.
+    """
+    between = max(1, kills // 10)
+    others = kills - between
+    for number in range(others):
+        if number == others // 2:
+            yield from [("distill", steps)] * between
+        moment = int((number + draw.random()) / others * 1.9 * steps)
+        yield STAGES[moment // steps], moment % steps // 2 * 2
+
+
+def stress(folder: Path, kills: int, half: bool, seed: int = 0) -> tuple[dict[str, int], list[str]]:
     """Train whole, and in pieces.
 
     Returns:
-        the number of kills, in all, by the stage of the newest checkpoint and while one was written; and what differs
-        in the end.
+        the number of kills, in all, by the stage of the newest checkpoint, between the stages and while one was
+        written; and what differs in the end.
     """
     file = folder / "tiny.yaml"
     file.write_text(TINY.format(output=folder, root=ARCHIVE))
-    overrides = settings(folder, kills)
+    overrides = settings(folder, kills, half)
     Training(file, "whole", overrides).finish()
     draw = random.Random(seed)
-    count = {"all": 0, "distill": 0, "multitask": 0, "writing": 0}
+    count = {"all": 0, "distill": 0, "between": 0, "multitask": 0, "writing": 0}
     steps = config.load(file, overrides).stages.distill.steps
-    for number in range(kills):
-        training = Training(file, "pieces", overrides)
-        # At random in the next part of the training; its very end is left out, where a kill might come too late.
-        moment = int((number + draw.random()) / kills * 1.9 * steps)
-        stage, step = STAGES[moment // steps], moment % steps // 2 * 2
-        if not training.kill(stage, step, draw.uniform(0, 0.3), number % 3 == 2, with_workers=number % 2 == 0):
+    for number, (stage, step) in enumerate(moments(kills, steps, draw)):
+        pieces = Training(file, "pieces", overrides)
+        if not pieces.kill(stage, step, draw.uniform(0, 0.3), number % 3 == 2, with_workers=number % 2 == 0):
             break
-        directory = training.run / "checkpoints"
-        names = os.listdir(directory) if directory.is_dir() else []
+        directory = pieces.run / "checkpoints"
+        names = [name for name in os.listdir(directory) if name.endswith(".pt")] if directory.is_dir() else []
+        newest = max(names, default="")
         count["all"] += 1
-        count["multitask" if any(name.startswith("multitask") for name in names) else "distill"] += 1
-        count["writing"] += training.writing
+        at_end = newest == f"distill-{steps:07d}.pt"
+        count["between" if at_end else "multitask" if newest.startswith("multitask") else "distill"] += 1
+        count["writing"] += pieces.writing
         print(f"\r{count}", end="", file=sys.stderr, flush=True)
     Training(file, "pieces", overrides).finish()
     return count, differences(folder / "whole", folder / "pieces")
@@ -197,14 +217,16 @@ def stress(folder: Path, kills: int, seed: int = 0) -> tuple[dict[str, int], lis
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--half", action="store_true", help="in float16")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        count, different = stress(Path(folder), options.kills, options.seed)
+        count, different = stress(Path(folder), options.kills, options.half, options.seed)
     print(
-        f"\n{count['all']} kills, {count['distill']} in the first stage and {count['multitask']} in the second, "
-        f"{count['writing']} while a checkpoint was written: {len(different)} differences"
+        f"\n{count['all']} kills, {count['distill']} in the first stage, {count['between']} between the stages and "
+        f"{count['multitask']} in the second, {count['writing']} while a checkpoint was written: "
+        f"{len(different)} differences"
     )
     print(*different[:10], sep="\n")
     return 1 if different or count["all"] < options.kills else 0

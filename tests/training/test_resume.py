@@ -30,20 +30,22 @@ class Killed(Exception):
     """Stands for SIGKILL: nothing of ours handles it."""
 
 
-def stress(kills):
-    process = subprocess.run([sys.executable, STRESS, "--kills", str(kills)], capture_output=True, text=True)
+def stress(kills, *options):
+    process = subprocess.run([sys.executable, STRESS, "--kills", str(kills), *options], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout + process.stderr
     assert f"{kills} kills" in process.stdout
     assert ": 0 differences" in process.stdout
 
 
-def test_killed_at_a_few_random_moments():
-    stress(3)
+@pytest.mark.parametrize("options", [[], ["--half"]])
+def test_killed_at_a_few_random_moments(options):
+    stress(3, *options)
 
 
 @pytest.mark.slow
-def test_killed_at_many_random_moments():
-    stress(50)
+@pytest.mark.parametrize("options", [[], ["--half"]])
+def test_killed_at_many_random_moments(options):
+    stress(50, *options)
 
 
 @pytest.fixture
