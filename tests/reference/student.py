@@ -50,7 +50,7 @@ class PlainRouter(nn.Module):
         logits, raw = means[:, :sources], means[:, sources:]
         logits = logits[:, None].repeat(1, tokens, 1)  # (B, N, S)
         if self.training:
-            logits = logits + torch.randn(batch, tokens, sources) * (F.softplus(raw)[:, None] + 0.01)
+            logits = logits + torch.randn(batch, tokens, sources, dtype=x.dtype) * (F.softplus(raw)[:, None] + 0.01)
         weights = logits.softmax(dim=-1)
         stacked = torch.stack([x, *paths], dim=-1)  # (B, N, D, S)
         return (weights[:, :, None] * stacked).sum(dim=-1), weights.mean(dim=1)

@@ -1,7 +1,5 @@
 """A step of both stages against the paper's formulas written out plainly: losses, and the weights after it."""
 
-import math
-
 import pytest
 import torch
 
@@ -89,7 +87,8 @@ def test_losses_and_weights_after_a_step(stage, batch, reference):
 def test_the_published_student_at_full_size(reference):
     """A ViT-B on PASCAL-Context as published, but with random weights: outputs with noise, losses, all gradients.
 
-    The teachers' features are random, on the published grids; the student's aligners are there, as widths are given.
+    In float64, as in float32 the rounding of so many summands alone moves some gradients by 0.4 % (the losses are
+    computed in float32 all the same). The teachers' features are random, on the published grids.
     """
     shape = {
         "stem": "vit_base_patch16_384",
@@ -99,8 +98,8 @@ def test_the_published_student_at_full_size(reference):
     }
     grids = {"dinov2": 36, "clip": 32, "sam": 64}
     torch.manual_seed(0)
-    ours = Student(**shape).train()
-    theirs = reference("student").PlainStudent(**shape).train()
+    ours = Student(**shape).double()
+    theirs = reference("student").PlainStudent(**shape).double()
     # Gates as training leaves them: neither even nor of one opinion.
     with torch.no_grad():
         for name, weight in ours.routers.named_parameters():
@@ -108,6 +107,7 @@ def test_the_published_student_at_full_size(reference):
                 weight.normal_(std=0.3)
     theirs.load_state_dict(ours.state_dict(), strict=True)
     batch = labelled(1, 512, 512)
+    batch["image"] = batch["image"].double()
     features = {
         name: [3 * torch.randn(1, width, grids[name], grids[name]) for width in widths]
         for name, widths in shape["teachers"].items()
@@ -127,7 +127,7 @@ def test_the_published_student_at_full_size(reference):
             assert one.keys() == other.keys()
             for name, values in other.items():
                 for ours_, expected in zip(one[name], values, strict=True):
-                    assert (ours_ - expected).norm() < 1e-5 * expected.norm(), (training, name)
+                    assert (ours_ - expected).norm() < 1e-10 * expected.norm(), (training, name)
 
     known = {name: tasks.build(name, "pascal_context") for name in CHANNELS}
     torch.manual_seed(2)
@@ -139,8 +139,6 @@ def test_the_published_student_at_full_size(reference):
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
     gradients = {name: weight.grad for name, weight in theirs.named_parameters() if weight.grad is not None}
     assert gradients.keys() == {name for name, weight in ours.named_parameters() if weight.grad is not None}
-    away = {name: (ours.get_parameter(name).grad - g).norm().item() / g.norm().item() for name, g in gradients.items()}
-    for name, share in away.items():
-        # A batch norm takes away what the biases before it do; the scales are single numbers in which much cancels.
-        limit = math.inf if name.endswith("fuse.0.bias") else 0.1 if name.endswith(".scale") else 5e-3
-        assert share < limit, name
+    for name, gradient in gradients.items():
+        if not name.endswith("fuse.0.bias"):  # whose effect a batch norm takes away
+            assert (ours.get_parameter(name).grad - gradient).norm() < 1e-5 * gradient.norm(), name
