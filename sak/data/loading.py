@@ -217,7 +217,9 @@ def load(
     timeout: int = TIMEOUT,
     skips: Skips | None = None,
 ) -> Iterator[dict | Any]:
-    """Collated batches of the data set's samples at the given indices, `packed`, by workers of their own; arguments and errors
-    as of `Loading`. `to_device` finishes them."""
+    """Collated batches of the data set's samples at the given indices, `packed`, by workers of their own.
+
+    Arguments and errors as of `Loading`; `to_device` finishes the batches.
+    """
     with Loading(dataset, min(workers, len(batches)), timeout, skips) as loading:
         yield from loading.batches(batches)

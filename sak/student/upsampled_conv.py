@@ -7,6 +7,8 @@ shift are two small matrices, one along each axis, that sum over the taps as the
 Shapes: B batch, D_i, D_o channels in and out, h,w small grid, H,W large grid.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -44,7 +46,7 @@ def _upsample_and_shift(small: int, large: int, like: Tensor) -> Tensor:
     Rows that would be read beyond the border are 0, as the convolution's padding is. Type and device are those of
     ``like``. It is cheap, and a cache of it would hand out what a tracer has put there.
     """
-    how = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
+    how: dict[str, Any] = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
     centres = (torch.arange(large, **how) + 0.5) * (small / large) - 0.5  # of the large pixels, on the small grid
     distances = centres.clamp(0, small - 1)[:, None] - torch.arange(small, **how)
     padded = F.pad((1 - distances.abs()).clamp(min=0), (0, 0, 1, 1))
