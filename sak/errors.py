@@ -1,4 +1,6 @@
-"""The one exception for mistakes that the user can mend."""
+"""The one exception for mistakes that the user can mend, and how its sentence shows what it was given."""
+
+SHOWN = 60  # characters
 
 
 class UserError(ValueError):
@@ -15,3 +17,9 @@ class UserError(ValueError):
 def printable(text: str) -> str:
     """Text that any file and any drawing takes: names of files are bytes, and some are no UTF-8."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def shown(value: object) -> str:
+    """So much of it as a sentence has room for: what is taken for a config may be any file."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"

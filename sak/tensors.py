@@ -1,8 +1,11 @@
-"""Files of tensors that others have written."""
+"""Files of tensors: reading what others have written, and what may go wrong with writing."""
 
 import argparse
+import contextlib
 import os
 import pickle
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from sak.errors import UserError
 from sak.torchscript import is_torchscript, read_torchscript
@@ -66,3 +70,15 @@ def metadata_of(path: str | os.PathLike) -> dict[str, str]:
             return {}
     with safetensors.safe_open(path, "pt") as content:
         return content.metadata() or {}
+
+
+@contextlib.contextmanager
+def writing_safetensors(path: str | os.PathLike) -> Iterator[None]:
+    """Make an OSError, with the file's name, of what safetensors says where the operating system refuses to write."""
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error

@@ -95,7 +95,8 @@ class TeacherCache:
     @property
     def occupied(self) -> int:
         """Bytes that the file system has given to these views so far; what was never written takes none."""
-        files = (path for view in range(self.views) for path, _, _ in self._files(view))
+        there = (int(path.name.removeprefix("view-")) for path in self.directory.glob("view-*"))
+        files = (path for view in there if view < self.views for path, _, _ in self._files(view))
         return sum(path.stat().st_blocks * 512 for path in files if path.exists())
 
     def allocate(self) -> None:
@@ -253,8 +254,7 @@ def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print)
     needed = sum(max(0, cache.size - cache.occupied) for cache in caches)
     root = caches[0].directory.parent
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(root).free
+        free = shutil.disk_usage(next(place for place in (root, *root.parents) if place.exists())).free
         say(
             f"all features: {_size(total)}, {_size(needed)} still to come, {_size(free)} free; "
             "the files are sparse: they take room as they are filled"
@@ -264,6 +264,7 @@ def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print)
                 f"the features need {_size(needed)} more, but {root} has {_size(free)} free: "
                 "choose another cache.path, fewer cache.views, or cache.dtype=int8."
             )
+        root.mkdir(parents=True, exist_ok=True)
         for cache in caches:
             cache.allocate()
     except OSError as error:

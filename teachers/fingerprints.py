@@ -30,6 +30,18 @@ def weights_hash(teacher: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def names_hash(files: Iterable) -> str:
+    """What tells one list of images from another, wherever they lie: their number, and SHA-256 of names and order.
+
+    Args:
+        files: what has a `stem`.
+    """
+    digest, count = hashlib.sha256(), 0
+    for count, file in enumerate(files, start=1):  # noqa: B007  (the last one is the number)
+        digest.update(f"{file.stem}\n".encode("utf-8", "surrogateescape"))
+    return f"{count} images, {digest.hexdigest()[:16]}"
+
+
 def files_hash(files: Iterable) -> str:
     """SHA-256 of the files' names (without folder and suffix) and sizes in bytes, in their order.
 

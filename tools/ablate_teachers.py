@@ -8,8 +8,10 @@ See docs/ablation.md."""
 import sys
 from pathlib import Path
 
-from sak.cli import config_parser, run
+from sak.cli import config_parser, run, whole
 from sak.errors import UserError
+from sak.files import about
+from sak.limits import MOST_PROCESSES
 
 EXAMPLE = """example:
   python tools/ablate_teachers.py configs/sak_pascal_mini.yaml --subsets all --kinds retrained,masked --seeds 0,1,2
@@ -36,7 +38,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--baseline", default="config", metavar="NAME", help="variant of Δm; default: the config itself"
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="runs at a time; default: one per GPU, or one")
+    parser.add_argument(
+        "--jobs", type=whole(1, MOST_PROCESSES), metavar="N", help="runs at a time; default: one per GPU, or one"
+    )
     parser.add_argument(
         "--output", metavar="DIR", help="default: <output>/<name>-ablation of the config, RUN/selection"
     )
@@ -44,12 +48,10 @@ def main(arguments: list[str]) -> None:
     selection = parser.add_argument_group("selection of teachers by masked students")
     selection.add_argument("--select", action="store_true", help="of a run or bundle, or of the ablation's students")
     selection.add_argument("--value", help="delta_m (default) or a metric as in semseg.miou")
-    selection.add_argument("--images", type=int, metavar="N", help="of the validation set; default: all")
-    selection.add_argument("--pairs", type=int, metavar="N", help="sampled orders, beyond 6 teachers; default: 20")
+    selection.add_argument("--images", type=whole(1), metavar="N", help="of the validation set; default: all")
+    selection.add_argument("--pairs", type=whole(1), metavar="N", help="sampled orders, beyond 6 teachers; default: 20")
     selection.add_argument("--data", metavar="ROOT", help="the data set's folder, where a bundle does not say")
     options = parser.parse_intermixed_args(arguments)
-    if options.jobs is not None and options.jobs < 1:
-        parser.error("--jobs must be at least 1")
     for name in ("value", "images", "pairs", "data"):
         if getattr(options, name) is not None and not options.select:
             parser.error(f"--{name} is of the selection: add --select, or leave it out")
@@ -67,12 +69,12 @@ def _ablate(options) -> None:
     committee = list(config.load(options.config, options.overrides).teachers)
 
     from sak.research.ablation.report import KINDS, MASKED, RETRAINED
-    from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
+    from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_seeds, parse_subsets
 
     kinds = options.kinds.split(",")
     if unknown := [kind for kind in kinds if kind not in KINDS]:
         raise UserError(f"--kinds has {unknown[0]!r}, but knows only {' and '.join(KINDS)}")
-    if MASKED in kinds and not options.subsets:
+    if MASKED in kinds and options.subsets is None:
         raise UserError("--kinds masked needs --subsets: say which teachers to keep, as in --subsets all")
     factors = {
         "router": options.routers,
@@ -89,14 +91,11 @@ def _ablate(options) -> None:
     chosen = all_variants(
         committee,
         options.subsets if RETRAINED in kinds else None,
-        {factor: values for factor, values in factors.items() if values},
+        {factor: values for factor, values in factors.items() if values is not None},
         options.grid,
     )
     masked = parse_subsets(options.subsets, committee) if MASKED in kinds else []
-    try:
-        seeds = [int(seed) for seed in options.seeds.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds is {options.seeds!r}, but must be numbers, as in 0,1,2") from None
+    seeds = parse_seeds(options.seeds)
     ablation = Ablation(options.config, options.overrides, chosen, seeds, options.baseline, options.output)
 
     from sak.research.ablation.ablate import (
@@ -107,7 +106,8 @@ def _ablate(options) -> None:
     tools = Path(__file__).parent
     train, fill = ([sys.executable, str(tools / name)] for name in ("train.py", "cache_teachers.py"))
     runner = AblationRunner(ablation, masked, options.jobs or default_count(), train, fill)
-    table = runner.finish(options.dry_run)
+    with about(ablation.output):
+        table = runner.finish(options.dry_run)
     if table is None:
         return
     if options.select:
@@ -123,8 +123,8 @@ def _select(options) -> None:
         raise UserError(
             f"{options.config} is no config, so that {options.overrides[0]} overrides nothing: leave it out"
         )
-    run = Path(options.config).resolve()
-    ablation = run.parents[1] if (run.parents[1] / "ablation.json").is_file() else None  # a run of <ablation>/runs
+    above = Path(options.config).resolve().parent.parent  # a run of <ablation>/runs?
+    ablation = above if (above / "ablation.json").is_file() else None
     output = Path(options.output) if options.output else default_output(options.config, "selection")
     _selection(options, [options.config], output, ablation)
     print(f"Finished: {output / 'selection.md'}")
@@ -133,16 +133,9 @@ def _select(options) -> None:
 def _selection(options, students: list[str], output: Path, ablation: Path | None, measured: Path | None = None) -> None:
     from sak.research.selection.select import select
 
-    select(
-        students,
-        output,
-        options.value or "delta_m",
-        options.images,
-        options.pairs or 20,
-        root=options.data,
-        ablation=ablation,
-        measured=measured,
-    )
+    how = (options.value or "delta_m", options.images, options.pairs or 20)
+    with about(output):
+        select(students, output, *how, root=options.data, ablation=ablation, measured=measured)
 
 
 if __name__ == "__main__":

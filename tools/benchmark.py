@@ -1,11 +1,11 @@
 """Measure the speed of parts of the library on this machine; prints Markdown tables and keeps them on a page."""
 
-import argparse
 import importlib
 import platform
 from pathlib import Path
 
-from sak.cli import run
+from sak.cli import run, tool_parser, whole
+from sak.limits import MOST_PROCESSES
 
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
@@ -36,11 +36,9 @@ def machine() -> str:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument("sections", nargs="+", choices=SECTIONS, metavar="section", help=", ".join(SECTIONS))
-    parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
+    parser.add_argument("--threads", type=whole(1, MOST_PROCESSES), default=1, help="of torch (default: 1)")
     parser.add_argument(
         "--page",
         type=Path,
@@ -49,6 +47,8 @@ def main(arguments: list[str]) -> None:
         help="that keeps the tables (default: docs/BENCHMARKS.md)",
     )
     options = parser.parse_args(arguments)
+    if options.page.is_dir() or not options.page.parent.is_dir():  # told before minutes of measuring
+        parser.error(f"--page {options.page} is no file in a folder that exists")
 
     import torch  # after the command line's own mistakes
     from benchmarks.page import keep

@@ -3,6 +3,7 @@
 from sak import config
 from sak.cli import config_parser, run
 from sak.errors import UserError
+from sak.files import about
 
 EXAMPLE = """example:
   python tools/cache_teachers.py configs/sak_pascal_mini.yaml cache.path=cache cache.views=4
@@ -22,7 +23,8 @@ def main(arguments: list[str]) -> None:
 
     from sak.preflight.fill_cache import fill  # after the config's own mistakes: it loads torch and the model libraries
 
-    print(fill(experiment, part, options.verify))
+    with about(experiment.cache.path or "cache.path"):
+        print(fill(experiment, part, options.verify))
 
 
 def _part(text: str) -> tuple[int, int]:

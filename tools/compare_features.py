@@ -1,7 +1,8 @@
 """How alike the frozen teachers of a config are, and the sources of a student: linear CKA and linear reconstruction."""
 
 from sak import config
-from sak.cli import config_parser, run
+from sak.cli import config_parser, run, whole
+from sak.files import about
 
 EXAMPLE = """example:
   python tools/compare_features.py configs/sak_pascal_mini.yaml
@@ -16,7 +17,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--student", metavar="RUN", help="a finished run or a bundle: its stem and paths are compared too"
     )
-    parser.add_argument("--images", type=int, default=300, help="images of each split (default: 300)")
+    parser.add_argument("--images", type=whole(1), default=300, help="images of each split (default: 300)")
     options = parser.parse_intermixed_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
@@ -24,7 +25,8 @@ def main(arguments: list[str]) -> None:
         compare,  # after the config's own mistakes: it loads torch and the model libraries
     )
 
-    print(f"Finished: {compare(experiment, options.student, options.images)}")
+    with about(experiment.output):
+        print(f"Finished: {compare(experiment, options.student, options.images)}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Turn a checkpoint of the published SAK code, of either stage, into a bundle that Student.from_pretrained reads."""
 
-import argparse
 from pathlib import Path
 
-from sak.cli import run
+from sak.cli import run, tool_parser, whole
+from sak.limits import MOST_PIXELS
 
 EXAMPLE = """example:
   python tools/convert_official.py sak_pascal_vitb.pth students/sak_pascal_vitb
@@ -12,16 +12,20 @@ EXAMPLE = """example:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument("checkpoint", help=".pth or .safetensors")
     parser.add_argument("output", type=Path, help="the bundle's directory, which must not exist yet")
     parser.add_argument("--dataset", metavar="NAME", help="refuse the checkpoint if its heads are not this data set's")
     parser.add_argument(
-        "--image-size", nargs=2, type=int, metavar=("H", "W"), help="default: the published one with as many tokens"
+        "--image-size",
+        nargs=2,
+        type=whole(1, MOST_PIXELS),
+        metavar=("H", "W"),
+        help="default: the published one with as many tokens",
     )
-    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads of the stem; default: width/64")
+    parser.add_argument(
+        "--num-heads", type=whole(1), metavar="N", help="attention heads of the stem; default: width/64"
+    )
     parser.add_argument("--drop-aligners", action="store_true", help="leave out what only distillation needs")
     options = parser.parse_args(arguments)
 

@@ -8,7 +8,8 @@ import os
 import sys
 
 from sak import config
-from sak.cli import config_parser, run
+from sak.cli import config_parser, run, whole
+from sak.limits import MOST_PROCESSES
 
 EXAMPLE = """example:
   python tools/doctor.py configs/sak_pascal_mini.yaml
@@ -20,9 +21,9 @@ exit code: 0 all is well, 1 something is wrong with data or weights, 2 the confi
 def main(arguments: list[str]) -> None:
     parser = config_parser(__doc__, EXAMPLE)
     parser.add_argument(
-        "--quick", nargs="?", type=int, const=200, metavar="N", help="read N images only (default: 200), not all"
+        "--quick", nargs="?", type=whole(1), const=200, metavar="N", help="read N images only (default: 200), not all"
     )
-    parser.add_argument("--workers", type=int, help="processes that read (default: data.workers)")
+    parser.add_argument("--workers", type=whole(0, MOST_PROCESSES), help="processes that read (default: data.workers)")
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 

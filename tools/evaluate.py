@@ -1,9 +1,10 @@
 """Judge a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines."""
 
-import argparse
 from pathlib import Path
 
-from sak.cli import run
+from sak.cli import run, tool_parser, whole
+from sak.files import about
+from sak.limits import MOST_PIXELS, MOST_PROCESSES
 
 EXAMPLE = """example:
   python tools/evaluate.py runs/sak_pascal_mini
@@ -15,15 +16,17 @@ OUTPUT/<task>/. See docs/evaluation.md."""
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument("subject", help="a run directory, a bundle or its hub id, or a published SAK checkpoint")
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder; default: that of the run")
     parser.add_argument("--dataset", metavar="NAME", help="default: that of the run, or that of the student's tasks")
     parser.add_argument("--split", default="val", choices=["train", "val"])
-    parser.add_argument("--image-size", nargs=2, type=int, metavar=("H", "W"), help="default: that of training")
-    parser.add_argument("--num-heads", type=int, metavar="N", help="attention heads of a checkpoint; default: width/64")
+    parser.add_argument(
+        "--image-size", nargs=2, type=whole(1, MOST_PIXELS), metavar=("H", "W"), help="default: that of training"
+    )
+    parser.add_argument(
+        "--num-heads", type=whole(1), metavar="N", help="attention heads of a checkpoint; default: width/64"
+    )
     parser.add_argument(
         "--baseline",
         action="append",
@@ -34,21 +37,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/evaluation, or evaluation/TARGET")
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument("--save-maps", action="store_true", help="write the predictions as files")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: that of the run, or 8")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images, and as many that match")
+    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: that of the run, or 8")
+    workers = "processes that load images, and as many that match"
+    parser.add_argument("--workers", type=whole(0, MOST_PROCESSES), metavar="N", help=workers)
     parser.add_argument(
         "--threads",
-        type=int,
+        type=whole(1, MOST_PROCESSES),
         default=1,
         metavar="N",
         help="per process on CPUs; another number moves the last digits",
     )
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "num_heads", "threads"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if options.workers is not None and options.workers < 0:
-        parser.error("--workers must be at least 0")
 
     import torch  # after the command line's own mistakes: these take a while to load
 
@@ -64,7 +63,9 @@ def main(arguments: list[str]) -> None:
     if options.workers is not None:
         subject.data.workers = options.workers
     output = options.output or default_output(options.subject)
-    run_benchmark(subject, output, options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
+    how = (options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
+    with about(output):
+        run_benchmark(subject, output, *how)
 
 
 if __name__ == "__main__":

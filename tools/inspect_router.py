@@ -1,9 +1,10 @@
 """Lay a student's routers open: what they weigh, whether they have collapsed, and what each source is worth."""
 
-import argparse
 from pathlib import Path
 
-from sak.cli import run
+from sak.cli import run, tool_parser, whole
+from sak.files import about
+from sak.limits import MOST_PROCESSES
 
 EXAMPLE = """example:
   python tools/inspect_router.py runs/sak_pascal_mini
@@ -15,26 +16,20 @@ figures and TensorBoard events. See docs/routing.md."""
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument("subject", help="a finished run, a bundle or its hub id, or a published SAK checkpoint")
     parser.add_argument("images", nargs="*", help="image files or folders of them, instead of the validation set")
     parser.add_argument("--data", metavar="ROOT", help="the data set's folder; default: that of the run")
     parser.add_argument("--dataset", metavar="NAME", help="default: that of the run, or that of the student's tasks")
-    parser.add_argument("--limit", type=int, metavar="N", help="look at N validation images, evenly spread")
+    parser.add_argument("--limit", type=whole(1), metavar="N", help="look at N validation images, evenly spread")
     parser.add_argument(
         "--no-knock-out", action="store_true", help="do not evaluate the student without each source (the slow part)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RUN/inspection, or inspection/TARGET")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="default: that of the run, or 8")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images, and as many that match")
+    parser.add_argument("--batch-size", type=whole(1), metavar="N", help="default: that of the run, or 8")
+    workers = "processes that load images, and as many that match"
+    parser.add_argument("--workers", type=whole(0, MOST_PROCESSES), metavar="N", help=workers)
     options = parser.parse_intermixed_args(arguments)
-    for name in ("limit", "batch_size"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if options.workers is not None and options.workers < 0:
-        parser.error("--workers must be at least 0")
 
     from sak.evaluation.subject import default_output, open_subject
     from sak.research.routing.inspection import inspect  # after the command line's own mistakes: it loads torch
@@ -46,7 +41,8 @@ def main(arguments: list[str]) -> None:
         subject.data.workers = options.workers
     kind = "inspection_of_images" if options.images else "inspection"
     output = options.output or default_output(options.subject, kind)
-    inspect(subject, output, options.images, options.limit, not options.no_knock_out)
+    with about(output):
+        inspect(subject, output, options.images, options.limit, not options.no_knock_out)
     print(f"written to {output}")
 
 

@@ -1,8 +1,6 @@
 """A teacher's adapter path as a file of its own: list the paths of a student, save one, and swap one for another."""
 
-import argparse
-
-from sak.cli import run
+from sak.cli import run, tool_parser
 
 EXAMPLE = """examples:
   python tools/paths.py list runs/sak_pascal_mini
@@ -15,9 +13,7 @@ A path fits the stem that it has grown on, and no other one. To load a path as a
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EXAMPLE)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="what paths there are")
     listing.add_argument("place", metavar="RUN|BUNDLE|FILE")

@@ -2,6 +2,7 @@
 
 from sak import config
 from sak.cli import config_parser, run
+from sak.files import about
 
 EXAMPLE = """example:
   python tools/probe_teachers.py configs/sak_pascal_mini.yaml
@@ -20,7 +21,8 @@ def main(arguments: list[str]) -> None:
         Probe,  # after the config's own mistakes: it loads torch and the model libraries
     )
 
-    print(f"Finished: {Probe(experiment).finish()}")
+    with about(experiment.output):
+        print(f"Finished: {Probe(experiment).finish()}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """From a config to the parts of an experiment."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import torch
 from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from sak.data.discovery import told
 from sak.data.images import Images, find_images
 from sak.errors import UserError, printable
 from sak.student import Student
+from sak.student.hub import asked_only_if_reachable
 from sak.tasks import Task
 from teachers import Committee
 
@@ -26,8 +28,18 @@ def build_tasks(settings: DataConfig | DictConfig) -> dict[str, Task]:
 
 def build_committee(config: DictConfig, names: Sequence[str] | None = None) -> Committee:
     """The config's teachers, all of them or those that are named."""
-    chosen = config.teachers if names is None else names
+    chosen = list(config.teachers if names is None else names)
+    check_model_names(chosen)
     return Committee({name: teacher_spec(config.teachers[name]) for name in chosen})
+
+
+def check_model_names(names: Iterable[str]) -> None:
+    """
+    Raises:
+        UserError: one cannot be that of a part of a network.
+    """
+    if taken := [name for name in names if hasattr(nn.ModuleDict, name)]:
+        raise UserError(f"a teacher has the name {taken[0]!r}, which torch has for something else: choose another one")
 
 
 def build_labelled(config: DictConfig) -> Archive:
@@ -59,6 +71,9 @@ def build_training_set(
 def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapping[str, Sequence[int]]) -> Student:
     """A student with random weights, for images of the size of the first stage that it goes through.
 
+    Each part's weights depend on the config's seed and the part alone, so that students of one seed with other
+    teachers or tasks share the start of what they have in common.
+
     Args:
         chosen: the tasks that it gets heads for.
         teachers: {teacher: its width at each level}.
@@ -76,6 +91,7 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
     # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
     distilled = not left_out(config.stages.distill) or config.student.weights is not None
+    torch.manual_seed(config.seed)
     try:
         student = Student(
             **options,
@@ -86,6 +102,11 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
         )
     except ValueError as error:
         raise UserError(f"student: {error}") from error
+    if student.paths and config.student.paths == "adapter" and student.stem.width < config.student.adapter_ratio:
+        raise UserError(
+            f"student.adapter_ratio is {config.student.adapter_ratio}, but must not be above the stem's width "
+            f"{student.stem.width}, which it divides"
+        )
     student.activation_checkpointing = activation_checkpointing
     if chosen and config.stages.multitask.balance and not student.routers:
         raise UserError(
@@ -180,7 +201,8 @@ def aligned_teachers(student: Student) -> list[str]:
 
 def _load_pretrained_stem(student: Student, name: str) -> None:
     try:
-        student.stem.load_pretrained()
+        with asked_only_if_reachable():
+            student.stem.load_pretrained()
     except Exception as error:  # the hub's client raises many kinds
         raise UserError(
             f"the pretrained weights of the stem {name} are neither cached nor to be downloaded "

@@ -4,15 +4,15 @@ import contextlib
 import copy
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from sak.errors import UserError
-from sak.student import Student
+from sak.files import replacing_directory
+from sak.student import BundleError, Student
 from sak.student.growth import fold
+from sak.student.hub import CONFIG
+from sak.tensors import writing_safetensors
 
 
 def find_bundle(place: str | os.PathLike) -> Path:
@@ -22,7 +22,7 @@ def find_bundle(place: str | os.PathLike) -> Path:
         UserError: there is none, or the run is unfinished.
     """
     candidates = (Path(place) / "student", Path(place))
-    bundle = next((path for path in candidates if (path / "config.json").is_file()), None)
+    bundle = next((path for path in candidates if (path / CONFIG).is_file()), None)
     if bundle is None and (Path(place) / "config.yaml").is_file():
         raise UserError(
             f"{place} is unfinished: it has no student/ yet; the command that started it goes on where it stopped"
@@ -41,10 +41,8 @@ def load_bundle(source: str | Path) -> Student:
     try:
         with contextlib.redirect_stdout(None):  # the hub's client announces what it does
             return Student.from_pretrained(source).eval()
-    except Exception as error:  # torch, safetensors, json and the hub's client have their own errors
-        reason = " ".join(line.strip() for line in str(error).splitlines()[:2])
-        elsewhere = "" if Path(source).exists() else "does not exist here, and from the hub "
-        raise UserError(f"{source} {elsewhere}cannot be read as a bundle ({reason})") from error
+    except BundleError as error:
+        raise UserError(str(error)) from error
 
 
 def save_bundle(
@@ -57,21 +55,13 @@ def save_bundle(
         record: {file name: content} of further JSON files in the bundle.
 
     Raises:
-        UserError: it cannot be written, as on a full disk.
+        OSError: it cannot be written, as on a full disk.
     """
-    bundle, path = copy.deepcopy(student).cpu(), Path(path)
+    bundle = copy.deepcopy(student).cpu()
     fold(bundle)
     if not keep_aligners:
         bundle.drop_aligners()
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with replacing_directory(path) as partial, writing_safetensors(path):
         bundle.save_pretrained(partial)
         for name, content in (record or {}).items():
             (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be written ({error}): make room on its disk, and start again") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

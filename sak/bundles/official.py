@@ -188,7 +188,8 @@ def _our_key(key: str, levels: list[int]) -> str:
 def _numbers(weights: Mapping[str, Tensor], pattern: str) -> list[int]:
     numbers = [int(match[1]) for key in weights if (match := re.match(pattern, key))]
     if not numbers:
-        raise ValueError(f"there is no key like {pattern}")
+        plain = pattern.replace(r"(\d+)", "N").replace("\\", "")  # for people
+        raise ValueError(f"it has no weights {plain}*, N a number: it is no whole checkpoint")
     return numbers
 
 

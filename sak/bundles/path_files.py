@@ -23,6 +23,7 @@ from sak.errors import UserError
 from sak.files import replacing
 from sak.student import AdapterPath, Student
 from sak.student.growth import replace_path
+from sak.tensors import writing_safetensors
 from teachers.fingerprints import weights_hash
 from teachers.weights import local, sha256_of
 
@@ -118,7 +119,7 @@ def save_path(place: str | os.PathLike, teacher: str, file: str | os.PathLike) -
     student = load_bundle(find_bundle(place))
     record = _with_teacher(record_of(student, teacher), place)
     tensors = {key: value.contiguous() for key, value in student.paths[teacher].state_dict().items()}
-    with replacing(file) as partial:
+    with replacing(file) as partial, writing_safetensors(file):
         safetensors.torch.save_file(tensors, partial, {KEY: json.dumps(dataclasses.asdict(record))})
     return record
 
@@ -131,6 +132,7 @@ def read_path(file: str | os.PathLike) -> tuple[PathRecord, dict[str, Tensor]]:
     """
     if not Path(file).is_file():
         raise UserError(f"there is no path file at {file}")
+    open(file, "rb").close()  # safetensors says of every file that cannot be opened that there is none
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
@@ -198,7 +200,6 @@ def swap_path(place: str | os.PathLike, file: str | os.PathLike, output: str | o
     except RuntimeError as error:
         raise UserError(f"{file} is damaged: {str(error).splitlines()[1].strip()}") from error
     swapped = replace_path(student, record.teacher, path, record.dims, record.aligner)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
     save_bundle(swapped, output, keep_aligners=True)
     return swapped
 

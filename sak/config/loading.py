@@ -4,20 +4,18 @@ Every mistake is one sentence that names the key, the file and, where there is o
 """
 
 import copy
-import dataclasses
-import difflib
 import os
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MappingNode
 
+from sak.config import reading
 from sak.config.checks import check
-from sak.config.schema import Config, change, plain, trained_beside
+from sak.config.schema import LOCATIONS, Config, change, plain, trained_beside
 from sak.errors import UserError
 from sak.files import write_text
 
@@ -35,28 +33,26 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
     """
     config = OmegaConf.structured(Config)
-    for file in _chain(Path(path)):
-        content = _read(file)
-        content.pop("extends", None)
-        config = _merge(config, content, str(file))
+    for file, node in _chain(Path(path)):
+        config = _merge(config, reading.content_of_file(node, file), str(file))
     for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"override {override!r} on the command line is not of the form key=value")
+        key, _, _ = override.partition("=")
         if key in ALIASES:
             override = ALIASES[key] + override.removeprefix(key)
-        try:
-            content = plain(OmegaConf.from_dotlist([override]))
-        except (OmegaConfBaseException, yaml.YAMLError) as error:
-            raise UserError(f"override {override!r} on the command line cannot be read: {_first_line(error)}") from None
-        config = _merge(config, content, "the command line")
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise UserError(f"{missing[0]} has no value; set it in {path} or on the command line")
+        config = _merge(config, reading.content_of_override(override), reading.COMMAND_LINE)
     try:
+        missing = sorted(OmegaConf.missing_keys(config))
         OmegaConf.resolve(config)
     except OmegaConfBaseException as error:
-        raise UserError(f"{path}: {_first_line(error)}") from None
-    check(config, str(path))
+        raise UserError(f"{path}: {error.full_key}: {_first_line(error)}") from None
+    if missing:
+        raise UserError(f"{missing[0]} has no value; set it in {path} or on the command line")
+    if config.precision == "no":  # its name until it was found that YAML takes it for a truth value
+        config.precision = "fp32"
+    for key in LOCATIONS:
+        if OmegaConf.select(config, key) is not None:
+            OmegaConf.update(config, key, os.path.expanduser(OmegaConf.select(config, key)))
+    check(config, f"{path} with the command line" if overrides else str(path))
     if (changed := change(config)) and changed[0] == "remove":
         # Nothing is left to distil, and without routers or heads nothing to train.
         config.stages.distill.steps = 0
@@ -75,37 +71,27 @@ def differences(one: DictConfig, other: DictConfig) -> list[str]:
     return sorted(key for key in flat_one.keys() | flat_other.keys() if flat_one.get(key) != flat_other.get(key))
 
 
-def _chain(path: Path) -> list[Path]:
-    """The file and all that it extends, the remotest ancestor first."""
-    chain: list[Path] = []
+def _chain(path: Path) -> list[tuple[Path, MappingNode]]:
+    """The file and all that it extends, the remotest ancestor first, each as its keys and values."""
+    chain: list[tuple[Path, MappingNode]] = []
+    met: list[Path] = []  # as the file system knows them, whatever way leads there
     parent: str | None = str(path)
     while parent is not None:
-        file = Path(parent) if not chain else chain[-1].parent / parent
-        if file in chain:
-            raise UserError(f"{file} extends itself through {' -> '.join(map(str, chain[chain.index(file) :]))}")
+        file = chain[-1][0].parent / parent if chain else Path(parent)
         if not file.is_file():
-            named_by = f", which {chain[-1]} extends" if chain else ""
+            named_by = f", which {chain[-1][0]} extends" if chain else ""
             raise UserError(f"no config file at {file}{named_by}")
-        chain.append(file)
-        parent = _read(file).get("extends")
-        if parent is not None and not isinstance(parent, str):
-            raise UserError(f"{file}: extends must be the path of one file, not {parent!r}")
+        if file.resolve() in met:
+            through = [*(str(known) for known, _ in chain[met.index(file.resolve()) :]), str(file)]
+            raise UserError(f"{file} extends itself through {' -> '.join(through)}")
+        met.append(file.resolve())
+        node = reading.read_file(file)
+        parent = reading.extended(node, file)
+        chain.append((file, node))
     return chain[::-1]
 
 
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        # OmegaConf's reader, unlike YAML 1.1, knows that 1e-3 is a number.
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{path} is not a readable YAML file: {_first_line(error)}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values, not a {type(content).__name__}")
-    return content
-
-
 def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
-    _check_keys(content, Config, "", where)
     content = _without_nulls(config, content, where)
     try:
         return cast(DictConfig, OmegaConf.merge(config, content))
@@ -130,24 +116,6 @@ def _without_nulls(config: DictConfig, content: dict[str, Any], where: str) -> d
             present.pop(name)
             given.pop(name)
     return content
-
-
-def _check_keys(content: Any, schema: Any, prefix: str, where: str) -> None:
-    """Compare keys with the schema, dataclass by dataclass, to name a wrong one and its nearest relative."""
-    if not isinstance(content, dict):
-        return
-    if not dataclasses.is_dataclass(schema):
-        # dict[str, X]: any key goes, its value is an X.
-        if typing.get_origin(schema) is dict:
-            for key, value in content.items():
-                _check_keys(value, typing.get_args(schema)[1], f"{prefix}{key}.", where)
-        return
-    known = {f.name: f.type for f in dataclasses.fields(schema)}
-    for key, value in content.items():
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
-            raise UserError(f"{where}: unknown key {prefix}{key}; the nearest known key is {prefix}{nearest}")
-        _check_keys(value, known[key], f"{prefix}{key}.", where)
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

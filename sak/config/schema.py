@@ -15,6 +15,10 @@ STAGES = ("distill", "multitask")  # in the order of training
 LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
 STANDARDISATIONS = ("none", "phi_s", "ema")
 TASK_BALANCES = ("none", "uncertainty", "gradnorm")
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+# Keys that say where something lies, which may be written in many ways, and not what it is.
+LOCATIONS = ("output", "data.root", "student.weights", "student.path", "stages.distill.images", "cache.path")
 
 
 @dataclass
@@ -223,7 +227,7 @@ class Config:
     name: str = MISSING
     output: str = "runs"
     seed: int = 0
-    precision: str = "no"  # no (float32), bf16 or fp16
+    precision: str = "fp32"  # or bf16, fp16
     compile: bool = False  # train through torch.compile
     distributed: str = "ddp"  # what several processes keep of the student: ddp, all of it; fsdp, each its share
     data: DataConfig = field(default_factory=DataConfig)
@@ -244,6 +248,11 @@ def plain(settings: DictConfig) -> dict[str, Any]:
 def teacher_spec(settings: DictConfig) -> TeacherSpec:
     """The dataclass of one of the config's teachers."""
     return cast(TeacherSpec, OmegaConf.to_object(settings))
+
+
+def mixed_precision(precision: str) -> str:
+    """As accelerate calls it; and as probes and caches on disk do, which are older than the name ``fp32``."""
+    return "no" if precision == "fp32" else precision
 
 
 CHANGES = ("add", "update", "remove")  # of a teacher of a trained student

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.config.schema import distils, image_size, plain
+from sak.config.schema import distils, image_size, mixed_precision, plain
 from sak.data.archive import Archive
 from sak.data.images import Images
 from sak.data.loading import packed
@@ -141,7 +141,7 @@ def build_caches(
         "image_size": list(size),
         "seed": config.seed,
         **augmentation,
-        "precision": config.precision,
+        "precision": mixed_precision(config.precision),
     }
     caches = {}
     for name, teacher in committee.items():

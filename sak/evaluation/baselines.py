@@ -1,6 +1,7 @@
 """Single-task baselines that Δm is measured against: published rows, or runs of one's own."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,17 +101,18 @@ def _read(name: str) -> Baseline:
         raise UserError(f"there is no baseline {name}: it is no file or run, and published ones are {', '.join(known)}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"the baseline {name} is no JSON file ({error})") from None
     if name in known:
         return Baseline(**content)
     if not _is_metrics(content):
-        raise UserError(f"the baseline {name} is not of the form of metrics.json, {{task: {{metric: value}}}}")
+        raise UserError(f"the baseline {name} is not of the form of metrics.json, {{task: {{metric: finite number}}}}")
     return Baseline(name, str(path), content)
 
 
 def _is_metrics(content: object) -> bool:
     return isinstance(content, dict) and all(
-        isinstance(values, dict) and all(type(value) in (int, float) for value in values.values())
+        isinstance(values, dict)
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values.values())
         for values in content.values()
     )

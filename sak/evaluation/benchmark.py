@@ -6,13 +6,14 @@ from typing import Literal
 
 from sak import data, tables, tasks
 from sak.bundles.build import build_tasks
+from sak.data.faulty_images import build_skips
 from sak.errors import UserError
 from sak.evaluation import metrics_table
 from sak.evaluation.baselines import Baseline
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.prediction_files import MapWriter
-from sak.evaluation.subject import Subject
+from sak.evaluation.subject import Subject, check_output
 from sak.files import write_json, write_text
 from sak.metrics import Metrics
 from sak.metrics.delta_m import delta_m, gains
@@ -47,15 +48,22 @@ def run_benchmark(
         chosen["edge"] = Edge(chosen["edge"].dataset, boundaries)
     if baseline:
         baseline.check(chosen, boundaries)
-    _open_output(output, overwrite)
+    check_output(output, ["results.md", *(chosen if save_maps else ())], "metrics.json")
+    if (output / "metrics.json").exists() and not overwrite:
+        raise UserError(f"{output} holds results already: choose another --output, or replace them with --overwrite")
     accelerator = build_accelerator(subject.precision)
     maps = MapWriter(output, chosen) if save_maps else None
     with accelerator.main_process_first():
         if not Path(subject.data.root).exists():
             data.prepare(subject.data)
-        if maps and accelerator.is_main_process:
-            maps.start()
-    images = data.build(subject.data, split)
+        images = data.build(subject.data, split)
+        skips = build_skips(subject.data, output / "skipped.txt", split, len(images), replaced=False)
+        if accelerator.is_main_process:  # nothing is made before the data are known to be there
+            _open_output(output)
+            if skips:
+                skips.forget()
+            if maps:
+                maps.start()
     metrics = evaluate(
         subject.student.to(accelerator.device),
         chosen,
@@ -64,6 +72,8 @@ def run_benchmark(
         subject.data.workers,
         accelerator,
         keep=maps,
+        timeout=subject.data.timeout,
+        skips=skips,
     ).metrics
     accelerator.wait_for_everyone()  # all maps are written
     if accelerator.is_main_process:
@@ -75,6 +85,8 @@ def run_benchmark(
         )
         table = _table(chosen, metrics, baseline)
         notes = _notes(chosen, metrics, baseline, boundaries)
+        if skips and (sentence := skips.sentence()):
+            notes.append(sentence)
         text = [f"# Results of {subject.name}", "", what + ".", "", tables.markdown(table), "", *notes]
         write_text(output / "results.md", "\n".join(text) + "\n")
         write_json(output / "metrics.json", metrics)
@@ -83,13 +95,8 @@ def run_benchmark(
     return metrics
 
 
-def _open_output(output: Path, overwrite: bool) -> None:
-    if (output / "metrics.json").exists() and not overwrite:
-        raise UserError(f"{output} holds results already: choose another --output, or replace them with --overwrite")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output} cannot be created ({error.strerror}): choose another --output") from None
+def _open_output(output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
     if not os.access(output, os.W_OK):
         raise UserError(f"{output} is not writable: choose another --output")
 

@@ -17,6 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sak.config.schema import mixed_precision
 from sak.errors import UserError
 
 # Seconds: the first process may list a large archive, or write to a slow disk, while the others wait. A process whose
@@ -27,18 +28,18 @@ PATIENCE = 1800
 LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted")
 
 
-def build_accelerator(precision: str = "no", data_timeout: float = 0) -> Accelerator:
+def build_accelerator(precision: str = "fp32", data_timeout: float = 0) -> Accelerator:
     """The device of this process, and its connection to the others.
 
     Args:
-        precision: ``no`` (float32), ``bf16`` or ``fp16``.
+        precision: ``fp32``, ``bf16`` or ``fp16``.
         data_timeout: seconds that a process may wait for its data.
     """
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # DDP, of the class token: one copy of D
     patience = timedelta(seconds=max(PATIENCE, 2 * data_timeout))
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
-        mixed_precision=precision,
+        mixed_precision=mixed_precision(precision),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)],
     )
 

@@ -5,18 +5,19 @@ sources' router weights, which are renormalised to sum to 1, nor the heads had a
 computed once for a group of sets, routers and heads for each.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from sak.config.schema import mixed_precision
+from sak.data.faulty_images import build_skips
 from sak.data.loading import Samples
 from sak.errors import UserError
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.subject import Subject
-from sak.files import write_json
+from sak.files import read_json, write_json
 from sak.metrics import Metrics
 from sak.student import Student, StudentOutput
 from sak.tasks import Task
@@ -47,14 +48,12 @@ class MaskedStudents:
             "data": [subject.data.dataset, str(Path(subject.data.root).resolve()), *subject.data.image_size],
             "images": len(dataset),
             "tasks": list(tasks),
-            "precision": subject.precision,
+            "precision": mixed_precision(subject.precision),
         }
+        self.skips = build_skips(subject.data, file.with_suffix(".skipped.txt"), "val", len(dataset), replaced=False)
         self.known: dict[str, Metrics] = {}
         if file.is_file():
-            try:
-                kept = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{file} is damaged ({error}): delete it, and it is measured again") from error
+            kept = read_json(file, ("origin", "metrics"))
             if kept["origin"] == self.origin:
                 self.known = kept["metrics"]
 
@@ -92,6 +91,8 @@ class MaskedStudents:
             self.subject.batch_size,
             self.subject.data.workers,
             self.accelerator,
+            timeout=self.subject.data.timeout,
+            skips=self.skips,
         ).metrics
         return {name: {task: found[f"{name}/{task}"] for task in self.tasks} for name in group}
 

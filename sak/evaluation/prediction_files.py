@@ -1,6 +1,5 @@
 """Predictions as files, one per task and image, for others' tools to judge."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from sak.data.transforms import margins
+from sak.files import put_in_place
 from sak.tasks import Task
 
 
@@ -43,6 +43,5 @@ class MapWriter:
 
     def finish(self) -> None:
         for name in self.tasks:
-            shutil.rmtree(self.directory / name, ignore_errors=True)
-            os.replace(self.partial / name, self.directory / name)
+            put_in_place(self.partial / name, self.directory / name)
         self.partial.rmdir()

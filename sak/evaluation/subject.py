@@ -1,6 +1,6 @@
 """What can be evaluated: a run, a bundle, or a checkpoint of the published code; and on which data."""
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from sak.bundles.official import load_official
 from sak.config.schema import DataConfig, evaluation_batch
 from sak.errors import UserError
 from sak.student import Student
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from sak.student.hub import CONFIG, HUB_ID
 
 
 @dataclass
@@ -23,14 +22,14 @@ class Subject:
         student: with at least one head.
         data: where the images are, their size, and the student's tasks.
         batch_size: images per forward pass.
-        precision: of the forward pass, ``no`` (float32), ``bf16`` or ``fp16``.
+        precision: of the forward pass, ``fp32``, ``bf16`` or ``fp16``.
     """
 
     name: str
     student: Student
     data: DataConfig
     batch_size: int = 8
-    precision: str = "no"
+    precision: str = "fp32"
 
 
 def open_subject(
@@ -55,6 +54,8 @@ def open_subject(
         UserError: there is no student at `place`, it does not fit the arguments, or more must be said.
     """
     path = Path(place)
+    if root is not None and not Path(root).is_dir():  # nor is it rendered: whoever names a place means what is there
+        raise UserError(f"--data is {root}, but there is no such directory")
     if (path / "config.yaml").is_file():
         found = _run(path, dataset, root)
     else:
@@ -94,6 +95,9 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
         dataset=dataset or config.data.dataset,
         root=root or config.data.root,
         workers=config.data.workers,
+        timeout=config.data.timeout,
+        on_error=config.data.on_error,
+        max_skipped=config.data.max_skipped,
         renderer=config.data.renderer,
         normals_tolerance=config.data.normals_tolerance,
     )
@@ -115,8 +119,31 @@ def _fitting(place: str, student: Student, dataset: str | None) -> str:
 
 
 def default_output(place: str, kind: str = "evaluation") -> Path:
-    """Where the results on a student go unless told: to ``kind`` in its run, else to ``kind/<its name>``."""
+    """Where the results on a student go unless told: to ``kind`` in its run, else to ``kind/<its own path or id>``.
+
+    A path beneath the working directory is taken from there, any other one from the root of the file system.
+    """
     path = Path(place)
     if (path / "config.yaml").is_file():
         return path / kind
-    return Path(kind) / (path.resolve().stem if path.exists() else place.replace("/", "_"))
+    whole = path.resolve()
+    if not path.exists():
+        return Path(kind, place.strip("/"))  # on the hub
+    return Path(kind, whole.relative_to(Path.cwd() if whole.is_relative_to(Path.cwd()) else whole.anchor))
+
+
+def check_output(output: Path, replaced: Sequence[str] = (), proof: str = "") -> None:
+    """Before anything is written to `output`.
+
+    Args:
+        replaced: what the results take the place of, if it is there.
+        proof: the file that an earlier start leaves beside them.
+
+    Raises:
+        UserError: it is a run or a bundle itself, or what would be replaced is of somebody else.
+    """
+    if any((output / name).is_file() for name in ("config.yaml", CONFIG)):
+        raise UserError(f"{output} is a run or a bundle itself: choose another --output")
+    there = [name for name in replaced if (output / name).exists()]
+    if there and not (output / proof).is_file():
+        raise UserError(f"{output / there[0]} is in the way, and not of an earlier start: choose another --output")

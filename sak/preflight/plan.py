@@ -194,7 +194,7 @@ def step_memory(
     objective: objectives.Objective,
     batch: Mapping[str, Tensor],
     accumulate: int = 1,
-    precision: str = "no",
+    precision: str = "fp32",
 ) -> tuple[int, int]:
     """(weights, peak) in bytes: of the models, and of all that is alive at once in a step, but the optimizer's states.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from omegaconf import DictConfig
 
 import teachers
+from sak.bundles.build import check_model_names
 from sak.config.schema import teacher_spec
 
 S2 = "-s2"  # ends the name of a model's S2 variant
@@ -25,6 +26,7 @@ def models_to_probe(config: DictConfig) -> dict[str, teachers.TeacherSpec]:
 
 def build_models(specs: Mapping[str, teachers.TeacherSpec]) -> dict[str, teachers.Teacher | teachers.MultiScale]:
     """Of the specifications; an S2 variant is built under the name of its model, so that an untrained one is that."""
+    check_model_names(specs)
     models = {}
     for name, spec in specs.items():
         model = name.removesuffix(S2)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sak.student.adapter import AdapterPath, StemPath, TeacherPath
+from sak.student.draws import Draws
 from sak.student.head import build_head
+from sak.student.hub import BundleFiles
 from sak.student.recomputation import recomputed
 from sak.student.router import FIXED, LEARNED, build_router, plain_sum
 from sak.student.stem import Stem
@@ -56,7 +57,7 @@ class Encoding:
 
 class Student(
     nn.Module,
-    PyTorchModelHubMixin,
+    BundleFiles,
     library_name="sak",
     tags=["multi-task", "distillation", "semantic-segmentation"],
 ):
@@ -124,7 +125,9 @@ class Student(
         for what, chosen, known in (("router", router, ROUTERS), ("paths", paths, PATHS)):
             if chosen not in known:
                 raise ValueError(f"unknown {what} {chosen!r}; known: {', '.join(known)}")
-        self.stem = Stem(stem, tuple(image_size), stem_options)
+        draws = Draws()
+        with draws.of("stem"):
+            self.stem = Stem(stem, tuple(image_size), stem_options)
         self.levels = tuple(levels)
         beyond = [level for level in self.levels if not 0 <= level < self.stem.depth]
         if beyond or not self.levels or list(self.levels) != sorted(set(self.levels)):
@@ -142,9 +145,10 @@ class Student(
 
         def path(teacher: str, dims: Sequence[int]) -> TeacherPath:
             aligned = aligner[teacher] if isinstance(aligner, Mapping) else aligner
-            if paths == "none":
-                return StemPath(width, self.levels, dims, aligned)
-            return AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligned)
+            with draws.of(f"paths.{teacher}"):
+                if paths == "none":
+                    return StemPath(width, self.levels, dims, aligned)
+                return AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligned)
 
         self.paths = nn.ModuleDict({teacher: path(teacher, dims) for teacher, dims in teachers.items()})
         # What the routers mix, in the order of their weights.
@@ -154,11 +158,13 @@ class Student(
         if router in LEARNED and len(self.sources) > 1:
             gate = (width, len(self.sources), noisy_gating, router_temperature, router_top_k)
             for task in tasks:
-                self.routers[task] = nn.ModuleList(build_router(router, *gate) for _ in self.levels)
+                with draws.of(f"routers.{task}"):
+                    self.routers[task] = nn.ModuleList(build_router(router, *gate) for _ in self.levels)
         self.heads = nn.ModuleDict()
         for task, channels in tasks.items():
             head = (heads or {}).get(task) or {"type": "sak"}
-            self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
+            with draws.of(f"heads.{task}"):
+                self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
         self.activation_checkpointing = False
         self.frozen: tuple[str, ...] = ()
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
@@ -236,11 +242,6 @@ class Student(
 
     def _run(self, function: Callable, *arguments, of: nn.Module):
         return recomputed(function, *arguments, of=of) if self.activation_checkpointing else function(*arguments)
-
-    @classmethod
-    def _from_pretrained(cls, **arguments) -> "Student":
-        # The mixin's default would leave weights that a bundle lacks at their random start, silently.
-        return super()._from_pretrained(**{**arguments, "strict": True})
 
     def set_image_size(self, image_size: Sequence[int]) -> None:
         """Train on images of another size (H, W) from here on: resizes the stem's position embedding for good."""

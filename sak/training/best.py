@@ -4,13 +4,14 @@ What is on disk is the only record of it. An evaluation that a kill interrupted 
 so is every evaluation since the last checkpoint: a resumed run ends with the same best student.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sak.bundles.bundle import save_bundle
+from sak.errors import UserError
+from sak.files import read_json
 from sak.metrics import Metrics
 from sak.student import Student
 from sak.tasks import HIGHER, Task, find_metric
@@ -32,5 +33,7 @@ def keep_best(
 def best(directory: Path, metric: str) -> dict[str, Any] | None:
     """The record of the best student by this metric, or None."""
     file = directory / RECORD
-    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    record = read_json(file, ("metric", "value", "step")) if file.is_file() else None
+    if record and not all(isinstance(record[key], (int, float)) for key in ("value", "step")):
+        raise UserError(f"{file} is damaged (its value or step is no number): delete it, or restore it")
     return record if record and record["metric"] == metric else None

@@ -1,5 +1,6 @@
 """Checkpoints of a run: written whole or not at all, verified when read, found again in the order of training."""
 
+import errno
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from sak.errors import UserError
 from sak.files import replacing
 from sak.training.loss_record import DIVERGED
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CONTENT = ("stage", "step", "student", "optimizer", "scaler")  # no random state: it is drawn anew for every step
 
 
@@ -43,7 +45,7 @@ def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int =
     ``state`` holds tensors, numbers, strings, and lists and dicts of them: what ``weights_only`` loads back.
 
     Raises:
-        UserError: it cannot be written, as on a full disk; the checkpoints before it are left as they are.
+        UserError: there is no room for it; the checkpoints before it are left as they are.
         FloatingPointError: a weight of the student is not finite; nothing is written.
     """
     if name := not_finite(state["student"]):
@@ -55,12 +57,19 @@ def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int =
         with replacing(path) as partial:
             torch.save({"stage": progress.stage, "step": progress.step, **state}, partial)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a write that failed
+        if isinstance(error, OSError) and error.errno not in FULL:
+            raise
         reason = error.strerror if isinstance(error, OSError) else "the file could not be written to its end"
         raise UserError(
             f"checkpoint {path} cannot be saved: {reason}, and {shutil.disk_usage(directory).free / 1e6:,.0f} MB are "
             "free on its disk; make room there: the same command goes on from the checkpoint before it"
         ) from error
-    for old in _of_stage(directory, progress.stage)[:-keep]:
+    prune(directory, progress.stage, keep)
+
+
+def prune(directory: Path, stage: str, keep: int) -> None:
+    """Leave only the newest ``keep`` of the stage."""
+    for old in _of_stage(directory, stage)[:-keep]:
         old.unlink()
 
 
@@ -117,14 +126,21 @@ def load(path: Path, verify: bool = True) -> dict[str, Any]:
             if verify and (wrong := archive.testzip()):
                 raise zipfile.BadZipFile(f"the checksum of {wrong} is wrong")
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:  # nothing is wrong with what is in it
+        raise
     except Exception as error:  # zipfile and torch raise several kinds over a damaged archive
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DamagedCheckpoint(f"checkpoint {path} is damaged ({reason})") from error
     lacking = [key for key in CONTENT if not isinstance(state, dict) or key not in state]
     if lacking:
         raise DamagedCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
+    if not isinstance(state["student"], dict):
+        raise DamagedCheckpoint(f"checkpoint {path} is none of a training (its student is no dict of weights)")
     if verify and (name := not_finite(state["student"])):
         raise DamagedCheckpoint(f"checkpoint {path} is damaged ({name} of the student is not finite)")
+    stage, step = state["stage"], state["step"]
+    if stage not in STAGES or not isinstance(step, int) or path_of(path.parent, Progress(stage, step)) != path:
+        raise DamagedCheckpoint(f"checkpoint {path} is not what its name says (it is of step {step!r} of {stage!r})")
     return state
 
 

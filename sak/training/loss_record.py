@@ -13,7 +13,7 @@ GRADIENT = "gradient_norm"  # what is noted of a step beside the terms of its lo
 
 DIVERGED = (
     "no checkpoint was written since, and the same command goes on from the last one; if it comes again, try a lower "
-    "learning rate, clipping or full precision, under another name"
+    "learning rate, clipping or precision=fp32, under another name"
 )
 
 

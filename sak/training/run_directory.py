@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -12,8 +13,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sak import config as configuration
-from sak.errors import UserError
-from sak.files import remove_partial, write_json
+from sak.config.schema import LOCATIONS
+from sak.errors import UserError, shown
+from sak.files import about, read_json, tidy, write_json
+from teachers.base import RANDOM
 
 # What may change between two starts of the same experiment.
 FREE_KEYS = (
@@ -36,7 +39,8 @@ class RunDirectory:
     """``<output>/<name>/`` of a config.
 
     config.yaml       the resolved config
-    environment.json  versions and the git revision
+    inputs.json       what images and weights it began with, see `check_inputs`
+    environment.json  versions and the git revision; written anew by each start
     checkpoints/      resumable states
     student/          the trained student as a bundle: config.json and model.safetensors
     student_best/     the one that was best in stages.multitask.keep_best, and best.json: its value and step
@@ -53,6 +57,8 @@ class RunDirectory:
         self.path = Path(config.output) / config.name
         self._lock: IO[str] | None = None
         self.config_file = self.path / "config.yaml"
+        self.inputs = self.path / "inputs.json"
+        self.environment = self.path / "environment.json"
         self.checkpoints = self.path / "checkpoints"
         self.student = self.path / "student"
         self.student_best = self.path / "student_best"
@@ -81,27 +87,55 @@ class RunDirectory:
             if any(entry.name != ".lock" for entry in self.path.iterdir()):
                 raise UserError(f"{self.path} is not empty and holds no run; choose another output or name")
             return
+        for path in (self.checkpoints, self.student, self.student_best, self.panels, self.routing, self.events):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"{path} is a file, where a run has a directory: remove it, or choose another name")
+        for path in (self.metrics, self.constants, self.results, self.skipped, self.inputs, self.environment):
+            if path.is_dir():
+                raise UserError(f"{path} is a directory, where a run has a file: remove it, or choose another name")
         before = configuration.load(self.config_file)  # an option that is younger than the run has its default
-        differing = configuration.differences(config, before)
-        changed = [key for key in differing if not key.endswith(FREE_KEYS) and not key.startswith(FREE_SECTIONS)]
+        changed = [key for key in configuration.differences(config, before) if not _is_free(key, config, before)]
         if changed:
             key = changed[0]
+            there, here = (shown(repr(OmegaConf.select(each, key))) for each in (before, config))
             raise UserError(
-                f"{self.path} holds a different experiment: {key} is {OmegaConf.select(before, key)!r} there and "
-                f"{OmegaConf.select(config, key)!r} here ({len(changed)} differing keys); choose another name or output"
+                f"{self.path} holds a different experiment: {key} is {there} there and {here} here "
+                f"({len(changed)} differing keys); choose another name or output"
             )
 
-    def open(self, config: DictConfig) -> None:
+    def check_inputs(self, inputs: Mapping[str, str]) -> None:
+        """What the run goes on with must be what it began with, wherever it lies now.
+
+        Args:
+            inputs: {what: what tells it from others}.
+
+        Raises:
+            UserError: one is another.
+        """
+        before = read_json(self.inputs) if self.inputs.is_file() else {}  # of a run that is older than the file: any
+        for what, now in inputs.items():
+            if before.get(what, now) != now:
+                raise UserError(
+                    f"{self.path} began with other {what} ({before[what]}) than there are now ({now}): restore what "
+                    "it began with, or choose another name"
+                )
+
+    def open(self, config: DictConfig, inputs: Mapping[str, str] | None = None) -> None:
         """Create the directory, lock it against a second process, tidy it up, and note what is being run.
+
+        Args:
+            inputs: as of `check_inputs`.
 
         Raises:
             UserError: another process is at work in it.
         """
         self._lock = lock(self.path)
         for directory in (self.path, self.checkpoints, self.panels, self.routing):
-            remove_partial(directory)
+            tidy(directory)
         configuration.save(config, self.config_file)
-        write_json(self.path / "environment.json", _environment())
+        before = read_json(self.inputs) if self.inputs.is_file() else {}
+        write_json(self.inputs, {**before, **(inputs or {})})
+        write_json(self.environment, _environment())
 
     def close(self) -> None:
         """Let other processes work in it."""
@@ -126,10 +160,20 @@ def lock(directory: Path) -> IO[str]:
 
     os.register_at_fork(after_in_child=close_inherited)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        with about(file.name):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         raise UserError(f"another process is at work in {directory}; wait for it or choose another name") from None
     return file
+
+
+def _is_free(key: str, now: DictConfig, before: DictConfig) -> bool:
+    """Whether a key may differ between two starts of an experiment."""
+    if key in LOCATIONS or (key.startswith("teachers.") and key.endswith(".weights")):
+        # The same may lie elsewhere today, or be written otherwise: whether it is the same, `check_inputs` sees.
+        places = [OmegaConf.select(config, key) for config in (now, before)]
+        return None not in places and RANDOM not in places
+    return key == "name" or key.endswith(FREE_KEYS) or key.startswith(FREE_SECTIONS)
 
 
 def _environment() -> dict[str, str | None]:

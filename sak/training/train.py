@@ -6,6 +6,7 @@ stopped.
 
 import functools
 from contextlib import closing
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -26,6 +27,8 @@ from sak.data.faulty_images import build_skips
 from sak.data.loading import watching_workers
 from sak.errors import UserError
 from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
+from sak.files import about
+from sak.student.hub import WEIGHTS
 from sak.tasks import find_metric
 from sak.training import checkpoint, results
 from sak.training.batches import TrainingBatches
@@ -36,6 +39,8 @@ from sak.training.standardising import check_kinds
 from sak.training.teacher_targets import Teaching
 from sak.training.tracking import Tracker
 from sak.training.validation import Validation
+from teachers.fingerprints import names_hash, weights_hash
+from teachers.weights import sha256_of
 
 
 def train(config: DictConfig) -> RunDirectory:
@@ -56,7 +61,7 @@ def train(config: DictConfig) -> RunDirectory:
     run = RunDirectory(config)
     run.check(config)
     if not run.finished:
-        with closing(run), watching_processes(), watching_workers():
+        with closing(run), about(run.path), watching_processes(), watching_workers():
             experiment = Experiment(config, run)
             experiment.finish()
             experiment.accelerator.end_training()
@@ -95,6 +100,7 @@ class Experiment:
             check_kinds(config)
             self.accelerator.print(f"the student starts with {start}")
         self.teaching = Teaching(config, committee, self.accelerator)
+        self.names: dict[str, str] = {}  # of a stage's images
         with self.accelerator.main_process_first():  # which renders and indexes for all
             if tasks or config.stages.distill.images is None:
                 data.prepare(config.data)
@@ -103,8 +109,11 @@ class Experiment:
         images = {stage: len(batches.dataset) for stage, batches in self.batches.items()}
         self.steps = {stage: number_of_steps(config.stages[stage], images.get(stage, 0)) for stage in STAGES}
         self.validation = Validation(config, run, tasks, self.accelerator) if tasks else None
+        inputs = self._inputs()
+        run.check_inputs(inputs)
+        self.accelerator.wait_for_everyone()  # all have looked before the first one writes
         if self.accelerator.is_main_process:
-            run.open(config)
+            run.open(config, inputs)
 
     def finish(self) -> None:
         """Train what is left, evaluate, and write the bundle and the results."""
@@ -124,6 +133,8 @@ class Experiment:
         """What is left of the newest checkpoint once student, teaching and scaler have theirs; None without any."""
         with self.accelerator.main_process_first():  # which verifies them, and sets damaged ones aside, for all
             found = checkpoint.resume(self.run.checkpoints, verify=self.accelerator.is_main_process)
+            for stage in STAGES if self.accelerator.is_main_process else ():  # which a kill may have kept from it
+                checkpoint.prune(self.run.checkpoints, stage, self.config.stages[stage].keep_last)
         if found is None:
             return None
         path, state = found
@@ -171,6 +182,20 @@ class Experiment:
         tracker.text("run/results", self.run.results.read_text(encoding="utf-8"))
         tracker.close()
 
+    def _inputs(self) -> dict[str, str]:
+        """{what: what tells it from others} of all that the run reads but does not hold itself."""
+        inputs = {f"images of {stage}": names for stage, names in self.names.items()}
+        if self.validation:
+            inputs["images of val"] = names_hash(self.validation.images.image_files)
+        for name, teacher in self.teaching.committee.items() if self.teaching.committee else ():
+            inputs[f"weights of the teacher {name}"] = weights_hash(teacher)[:16]
+        for key in ("weights", "path"):
+            place = self.config.student[key]
+            files = [Path(place, "student", WEIGHTS), Path(place, WEIGHTS), Path(place)] if place else []
+            if file := next((file for file in files if file.is_file()), None):  # once it has begun nobody needs it
+                inputs[f"student.{key}"] = sha256_of(file)[:16]
+        return inputs
+
     # --- the data to train on ---------------------------------------------------------------------------------------
 
     @functools.cached_property
@@ -181,6 +206,7 @@ class Experiment:
     def _training_batches(self, stage: str) -> TrainingBatches:
         settings = self.config.stages[stage]
         images = build_training_set(self.config, stage, lambda: self._labelled, self.accelerator.print)
+        self.names[stage] = names_hash(images.image_files)
         dataset = self.teaching.seen(stage, images)
         return TrainingBatches(
             dataset,

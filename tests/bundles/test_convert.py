@@ -98,7 +98,7 @@ def test_mistakes_through_the_tool(checkpoint, tmp_path, monkeypatch, capsys):
         (("official.pth", "out", *fit, "--dataset", other), f"{other}' has no task|{other} needs"),
         (("official.pth", "out", *fit, "--dataset", "coco"), "unknown data set 'coco'"),
         (("official.pth", "taken", *fit), "taken exists already"),
-        (("official.pth", "file/out", *fit), "file/out cannot be written"),
+        (("official.pth", "file/out", *fit), "file cannot be used"),
         (("missing.pth", "out"), "no checkpoint at missing.pth"),
     ):
         monkeypatch.chdir(tmp_path)

@@ -92,13 +92,16 @@ def test_saved_and_read_again_it_is_the_same(write, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("studnet: {}", r"test.yaml: unknown key studnet; the nearest known key is student"),
+        ("studnet: {}", r"test.yaml, line 2: unknown key studnet; the nearest known key is student"),
         ("stages: {distill: {optim: {lrr: 1}}}", "unknown key stages.distill.optim.lrr; .* stages.distill.optim.lr$"),
         ("teachers: {a: {famly: sam}}", "unknown key teachers.a.famly; .* teachers.a.family"),
-        ("seed: many", "test.yaml: seed: .*many"),
-        ("stages: {distill: {optim: {lr: fast}}}", "test.yaml: stages.distill.optim.lr: .*fast"),
-        ("data: [1]", "test.yaml: "),
-        ("precision: bf32", "precision is 'bf32', but must be no, bf16 or fp16"),
+        ("seed: many", "test.yaml, line 2: seed is 'many', but must be a whole number"),
+        (
+            "stages: {distill: {optim: {lr: fast}}}",
+            "test.yaml, line 2: stages.distill.optim.lr is 'fast', but must be a number",
+        ),
+        ("data: [1]", "test.yaml, line 2: data must be keys and values"),
+        ("precision: bf32", "precision is 'bf32', but must be one of fp32, bf16, fp16"),
         ("stages: {multitask: {steps: 3}}", "stages.multitask needs either steps or epochs"),
         ("stages: {distill: {steps: null}}", "stages.distill needs either steps or epochs"),
         ("stages: {multitask: {epochs: 0}}", "stages.multitask.epochs is 0, but must be positive; steps=0 leaves"),

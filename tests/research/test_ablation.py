@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import signal
 import statistics
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import cli, config, data
 from sak.bundles.build import build_tasks
@@ -28,7 +30,7 @@ from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_ti
 from sak.research.ablation.figure import figure
 from sak.research.ablation.jobs import Job, last_line, run_jobs
 from sak.research.ablation.report import Row, Table
-from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_subsets
+from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_seeds, parse_subsets
 from sak.research.selection.game import MaskedGame
 from sak.tasks import TASKS, headlines
 from sak.training import tracking
@@ -220,6 +222,105 @@ def test_bad_command_lines(committee, capsys, tmp_path):
         assert error.startswith("error: ")
         assert sentence in error
         assert "\n" not in error
+
+
+def names_of(committee, *variants, **more):
+    ablation = Ablation(committee, [], all_variants(["dinov2", "clip"], *variants), [0], **more)
+    return [variant.name for variant in ablation.variants]
+
+
+def test_variants_that_come_to_the_same_are_trained_once(committee):
+    twice = {"router": "sum,mor", "student.router": "sum,equal", "student.adapter_ratio": "4,2"}
+    assert names_of(committee, None, twice) == [CONFIG, "router=sum", "student.router=equal", "student.adapter_ratio=2"]
+    assert names_of(committee, "all,dinov2+clip,clip+dinov2", {}) == [CONFIG, "dinov2", "clip"]
+    assert names_of(committee, None, {"router": "sum,sum"}) == [CONFIG, "router=sum"]
+    same = all_variants(["dinov2", "clip"], None, {"router": "sum", "student.router": "sum"})
+    assert Ablation(committee, [], same, [0], baseline="student.router=sum").baseline == "router=sum"
+
+
+def test_values_may_be_lists(committee):
+    factors = {
+        "data.tasks": "[semseg],[semseg,normals],[normals]",
+        "student.stem_options": "{depth: 6,embed_dim: 32}",
+    }
+    ablation = Ablation(committee, [], all_variants([], None, factors), [0])
+    tasks = [list(run.config.data.tasks) for run in ablation.runs]
+    assert tasks[:3] == [["semseg", "normals"], ["semseg"], ["normals"]]  # the middle one is the config itself
+    assert ablation.runs[3].config.student.stem_options.depth == 6
+
+
+@pytest.mark.parametrize(
+    ("factors", "sentence"),
+    [
+        ({"stages.multitask.steps": "0,4"}, "stages.multitask.steps=0 leaves out the second stage"),
+        ({"seed": "1,2"}, "give the seeds with --seeds"),
+        ({"name": "a,b"}, "each run is named by its variant and seed"),
+        ({"output": "a,b"}, "give the ablation's directory with --output"),
+        ({"router": ""}, "the list of values of router is ''"),
+        ({"router": "sum, ,mor"}, "must be values with commas between them"),
+        ({"student.weights": "a/b,a_b"}, "which no other run has"),
+        ({"student.stem": "x" * 220}, "at most 200 bytes"),
+    ],
+)
+def test_variants_that_cannot_be(committee, factors, sentence):
+    with pytest.raises(UserError) as error:
+        Ablation(committee, [], all_variants(["dinov2", "clip"], None, factors), [0])
+    assert sentence in str(error.value)
+
+
+def test_seeds_are_numbers():
+    assert parse_seeds("0, 7,12") == [0, 7, 12]
+    for text in ("", "0,", "x", "-1", "1.5", "9" * 30, "0,,1"):
+        with pytest.raises(UserError, match="--seeds"):
+            parse_seeds(text)
+
+
+# --- what it writes to ------------------------------------------------------------------------------------------------
+
+
+def test_nothing_of_somebody_else_is_touched(committee, tmp_path, capsys):
+    """Neither a directory that is no ablation's, nor a `trial` in one, be it a file, a folder or a run."""
+    thesis, own = tmp_path / "thesis", tmp_path / "own"
+    (thesis / "trial").mkdir(parents=True)
+    (thesis / "trial" / "notes.txt").write_text("years of work")
+    settings = config.load(committee, ["name=trial", f"output={own}"])
+    config.save(settings, own / "configs" / "config-seed0.yaml")
+    for make in (
+        lambda: (own / "trial").write_text("a file"),
+        lambda: ((own / "trial").mkdir(), (own / "trial" / "notes.txt").write_text("years of work")),
+        lambda: config.save(settings, own / "trial" / "config.yaml"),
+    ):
+        make()
+        for output, sentence in ((thesis, "is not empty and holds no ablation"), (own, "own/trial is in the way")):
+            before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+            assert ablate(committee, "--dry-run", "--output", output) == 2
+            assert sentence in capsys.readouterr().err
+            assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        (own / "trial").unlink() if (own / "trial").is_file() else shutil.rmtree(own / "trial")
+
+
+def test_its_own_trial_of_another_config_is_replaced(committee, forked, tmp_path):
+    out = tmp_path / "out"
+    assert ablate(committee, *SHORT, "--dry-run", "--output", out) == 0
+    assert ablate(committee, *SHORT, "student.adapter_ratio=2", "--dry-run", "--output", out) == 0
+    assert config.load(out / "trial" / "config.yaml").student.adapter_ratio == 2
+
+
+def test_a_night_between_two_starts_is_no_part_of_what_a_run_costs(trained, tmp_path):
+    run = Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
+    settings = config.load(trained / "config.yaml", [f"output={tmp_path / 'runs'}"])
+    events = EventAccumulator(str(run / "events")).Reload()
+    last = events.Scalars("multitask/learning_rate")[-1].wall_time
+    os.utime(run / "environment.json", (last - 30, last - 30))
+    os.utime(run / "metrics.json", (last + 7, last + 7))
+    assert timing(settings).rest == pytest.approx(7, abs=0.01)
+    night = last + 30_000  # killed while it evaluated, and started again in the morning
+    os.utime(run / "environment.json", (night, night))
+    os.utime(run / "metrics.json", (night + 9, night + 9))
+    assert timing(settings).rest == pytest.approx(9, abs=0.01)
+    shutil.rmtree(run / "events")
+    with pytest.raises(UserError, match="events is gone, so that the run's cost is unknown"):
+        timing(settings)
 
 
 # --- the plan ---------------------------------------------------------------------------------------------------------
@@ -521,6 +622,48 @@ def test_a_coalition_is_worth_what_the_student_masked_to_it_is(committee, traine
     game = MaskedGame(students, "normals.mean_error")
     assert game(both) == [-none["normals"]["mean_error"], -everyone["normals"]["mean_error"]]  # less is better
     assert MaskedGame(students, "semseg.miou")(both) == [none["semseg"]["miou"], everyone["semseg"]["miou"]]
+
+
+def faulty(archive):
+    (image,) = archive.glob(f"JPEGImages/{(archive / 'ImageSets/Context/val.txt').read_text().split()[0]}.jpg")
+    image.write_bytes(b"no picture")
+
+
+def test_a_faulty_image_costs_no_table(committee, archive, forked, tmp_path, capsys):
+    """What was retrained is written before masking begins; and a run that may skip is masked with the same licence."""
+    out = tmp_path / "out"
+    arguments = [committee, f"data.root={archive}", *SHORT, "--subsets", "dinov2", "--output", out]
+    assert ablate(*arguments) == 0
+    before, _ = content(out)
+    faulty(archive)
+    assert ablate(*arguments, "--kinds", "retrained,masked") == 2
+    assert "damaged" in capsys.readouterr().err
+    after, _ = content(out)
+    assert after == before
+    skipping = ["data.on_error=skip", "data.max_skipped=0.5"]
+    for directory in (out / "runs").iterdir():
+        config.save(config.load(directory / "config.yaml", skipping), directory / "config.yaml")
+    assert ablate(*arguments, *skipping, "--kinds", "retrained,masked") == 0
+    found, _ = content(out)
+    assert [row["kind"] for row in found["rows"]] == ["retrained", "retrained", "masked"]
+    assert "val\t0\t" in (out / "masked" / "config-seed0.skipped.txt").read_text()
+
+
+def test_that_there_is_no_relative_gain_is_told_before_the_long_part(trained, tmp_path, monkeypatch):
+    subject = open_subject(str(trained))
+    images = data.build(subject.data, "val")
+    students = MaskedStudents(subject, build_tasks(subject.data), images, Accelerator(), tmp_path / "kept.json")
+    asked = []
+
+    def measured(group):
+        asked.extend(group)
+        zero = {task: dict.fromkeys(found.measures, 0.0) for task, found in students.tasks.items()}
+        return dict.fromkeys(group, zero)
+
+    monkeypatch.setattr(students, "_evaluate", measured)
+    with pytest.raises(UserError, match="is 0, so no relative gain exists"):
+        MaskedGame(students, "delta_m")
+    assert asked == ["nothing"]
 
 
 def test_selection_by_the_tool_and_against_retrained_students(committee, forked, tmp_path, capsys):

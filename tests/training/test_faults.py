@@ -17,6 +17,7 @@ from sak.data.faulty_images import Skips
 from sak.data.loading import load
 from sak.data.reading import DamagedFile
 from sak.errors import UserError
+from sak.files import about
 from sak.training import checkpoint, train
 from sak.training.batches import TrainingBatches
 from sak.training.run_directory import RunDirectory
@@ -283,13 +284,14 @@ def test_a_disk_that_is_full_ends_the_run_in_one_line_and_loses_nothing(own, tin
 
 def test_any_other_write_to_a_full_disk_is_one_line_too(capsys):
     def main(_):
-        with open("/dev/full", "w") as file:
+        with about("runs/events"), open("/dev/full", "w") as file:
             file.write("events")
 
     with pytest.raises(SystemExit) as stop:
         cli.run(main)
     assert stop.value.code == 2
-    assert capsys.readouterr().err == "error: No space left on device: make room; the same command goes on from there\n"
+    said = "runs/events cannot be used (No space left on device): make room on its disk; the same command goes on from"
+    assert capsys.readouterr().err == f"error: {said} there\n"
 
 
 @pytest.mark.parametrize(

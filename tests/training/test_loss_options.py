@@ -266,7 +266,7 @@ def test_a_run_from_before_these_options_goes_on_with_their_defaults(settings):
         (["stages.multitask.gradnorm_alpha=-1"], "gradnorm_alpha is -1.0, but must be at least 0"),
         (["stages.multitask.task_balance=gradnorm", "distributed=fsdp"], "distributed is 'fsdp', but must be ddp, as"),
         (["stages.multitask.task_balance=gradnorm", "compile=true"], "compile is True, but must be false, as"),
-        (["stages.multitask.task_balance=gradnorm", "precision=fp16"], "precision is 'fp16', but must be bf16 or no"),
+        (["stages.multitask.task_balance=gradnorm", "precision=fp16"], "precision is 'fp16', but must be bf16 or fp32"),
     ],
 )
 def test_settings_that_cannot_be_are_one_sentence(tiny, overrides, message):

@@ -11,7 +11,6 @@ The directory of an ablation holds
 """
 
 import functools
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.masking import MaskedStudents, teachers_of
 from sak.evaluation.subject import open_subject
-from sak.files import write_json, write_text
+from sak.files import read_json, write_json, write_text
 from sak.plotting import save
 from sak.research.ablation import report
 from sak.research.ablation.cost import (
@@ -69,7 +68,8 @@ class AblationRunner:
         fill: Sequence[str],
     ):
         self.ablation, self.jobs, self.train, self.fill = ablation, jobs, train, fill
-        self.output = ablation.output
+        self.output, self.file = ablation.output, ablation.output / "ablation.md"
+        self._check_output()
         # With all of them it is the student itself.
         self.masked = [subset for subset in masked if list(subset) != ablation.teachers]
         self.tasks = build_tasks(ablation.config.data)
@@ -92,14 +92,34 @@ class AblationRunner:
                 return None
             failed = self._run(self._fill_jobs()) or self._run(self._train_jobs())
             rows = self._retrained()
-            file = self._write(rows + self._masked(), failed)
+            table = self._write(rows, failed)
+            if self.masked:  # which may yet fail over an image: what has been trained is on disk by then
+                table = self._write(rows + self._masked(), failed)
+            if any(row.metrics for row in table.rows):
+                print(report.console(table))
         if failed:
             name, reason = next(iter(failed.items()))
             raise UserError(
                 f"{len(failed)} of {len(self.ablation.runs)} runs failed, as {name}: {reason} "
-                f"(see {self.output / 'logs'}); the same command tries again, and {file} holds the others"
+                f"(see {self.output / 'logs'}); the same command tries again, and {self.file} holds the others"
             )
-        return file
+        return self.file
+
+    def _check_output(self) -> None:
+        """
+        Raises:
+            UserError: what lies where the ablation writes has not been written by one.
+        """
+        configs, trial = self.output / "configs", self.output / "trial"
+        if not self.output.exists():
+            return
+        if not self.output.is_dir():
+            raise UserError(f"{self.output} is a file: choose another --output")
+        foreign = any(entry.name != ".lock" for entry in self.output.iterdir())
+        if foreign and not (configs / "trial.yaml").is_file() and not any(configs.glob("*-seed*.yaml")):
+            raise UserError(f"{self.output} is not empty and holds no ablation: choose another --output")
+        if trial.exists() and not _is_trial(trial, configs / "trial.yaml"):
+            raise UserError(f"{trial} is in the way, as it is no trial run: move it away, or choose another --output")
 
     # --- the plan -----------------------------------------------------------------------------------------------------
 
@@ -149,7 +169,7 @@ class AblationRunner:
         run = RunDirectory(config)
         try:
             run.check(config)
-        except UserError:  # of the config as it was before
+        except UserError:  # of the config as it was before: `_check_output` has seen that it is a trial
             shutil.rmtree(run.path)
         if not run.finished:
             print(f"a trial of {TRIAL_STEPS} steps of each stage, to know how long it will take", flush=True)
@@ -198,7 +218,7 @@ class AblationRunner:
         rows = []
         for variant in self.ablation.variants:
             finished = [run for run in self.ablation.of(variant.name) if run.directory.finished]
-            metrics = {run.seed: json.loads(run.directory.metrics.read_text(encoding="utf-8")) for run in finished}
+            metrics = {run.seed: read_json(run.directory.metrics, list(self.tasks)) for run in finished}
             seconds = {run.seed: self._timing(run.name).training(self.steps[variant.name]) for run in finished}
             teachers = self.ablation.subset_of(variant)
             rows.append(
@@ -220,13 +240,21 @@ class AblationRunner:
                 row.metrics[run.seed] = metrics
         return list(rows.values())
 
-    def _write(self, rows: list[Row], failed: dict[str, str]) -> Path:
+    def _write(self, rows: list[Row], failed: dict[str, str]) -> Table:
         found = Table(self.ablation.config.name, self.tasks, self.ablation.baseline, rows, failed)
-        file = self.output / "ablation.md"
         if any(row.metrics for row in rows):
             write_json(self.output / "ablation.json", report.as_json(found))
             write_text(self.output / "ablation.csv", report.as_csv(found))
             save(figure(found), self.output / "ablation.png")
-            write_text(file, report.as_markdown(found))
-            print(report.console(found))
-        return file
+            write_text(self.file, report.as_markdown(found))
+        return found
+
+
+def _is_trial(directory: Path, made_by: Path) -> bool:
+    """Whether the directory holds the run of this config, or nothing yet."""
+    if not directory.is_dir() or not made_by.is_file():
+        return False
+    if not any(entry.name != ".lock" for entry in directory.iterdir()):
+        return True
+    settings = [configuration.load(file) for file in (directory / "config.yaml", made_by) if file.is_file()]
+    return len(settings) == 2 and set(configuration.differences(*settings)) <= {"output"}  # the ablation may have moved

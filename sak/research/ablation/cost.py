@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from sak import data
 from sak.bundles.build import build_labelled, build_tasks, build_training_set
 from sak.config.schema import STAGES, active_stages, left_out, number_of_steps
+from sak.errors import UserError
 from sak.preflight.plan import build_without_weights, count
 from sak.training.run_directory import RunDirectory
 from sak.training.tracking import read_scalars
@@ -41,8 +42,16 @@ class Timing:
 
 
 def timing(config: DictConfig) -> Timing:
-    """Of the finished run of a config, from the times in its events: an interruption does not count."""
+    """Of the finished run of a config, from the times in its events: an interruption does not count.
+
+    What follows the last step began with it, or with a later start of the run.
+
+    Raises:
+        UserError: the events are gone.
+    """
     run = RunDirectory(config)
+    if not run.events.is_dir():
+        raise UserError(f"{run.events} is gone, so that the run's cost is unknown: restore it, or train the run again")
     scalars = read_scalars(run.events)
     seconds, last = {}, 0.0
     for stage in STAGES:
@@ -55,7 +64,8 @@ def timing(config: DictConfig) -> Timing:
             per_step = [config.stages[stage].batch_size / rate]
         seconds[stage] = statistics.median(per_step)
         last = logged[-1].time
-    return Timing(seconds, max(0.0, run.metrics.stat().st_mtime - last))
+    started = run.environment.stat().st_mtime if run.environment.is_file() else 0.0
+    return Timing(seconds, max(0.0, run.metrics.stat().st_mtime - max(last, started)))
 
 
 def mean_timing(timings: list[Timing]) -> Timing:

@@ -13,7 +13,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sak import config as configuration
-from sak.config.schema import left_out
+from sak.config.ranges import NAME, SEED
+from sak.config.schema import left_out, plain
 from sak.errors import UserError
 from sak.training.run_directory import RunDirectory
 
@@ -29,6 +30,13 @@ FACTORS = {
     "loss": ("stages.distill.loss", "stages.multitask.loss"),
     "standardise": ("stages.distill.standardise", "stages.multitask.standardise"),
     "task_balance": ("stages.multitask.task_balance",),
+}
+
+# What each run has of its own, and what to do instead of varying it.
+OWN = {
+    "seed": "give the seeds with --seeds",
+    "name": "each run is named by its variant and seed",
+    "output": "give the ablation's directory with --output",
 }
 
 
@@ -78,7 +86,7 @@ def parse_subsets(text: str, teachers: Sequence[str]) -> list[tuple[str, ...]]:
         NONE: [()],
     }
     subsets: list[tuple[str, ...]] = []
-    for part in text.split(","):
+    for part in split_values(text, "--subsets"):
         members = part.split("+")
         unknown = [member for member in members if member not in teachers]
         if part in kinds:
@@ -94,9 +102,38 @@ def parse_subsets(text: str, teachers: Sequence[str]) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(subsets))
 
 
+def parse_seeds(text: str) -> list[int]:
+    """
+    Raises:
+        UserError: one is no number that a seed can be.
+    """
+    parts = split_values(text, "--seeds")
+    if wrong := [part for part in parts if not (part.isdecimal() and SEED.holds(int(part)))]:
+        raise UserError(f"--seeds has {wrong[0]!r}, but must be numbers as in 0,1,2, each {SEED.says}")
+    return [int(part) for part in parts]
+
+
+def split_values(text: str, option: str) -> list[str]:
+    """What stands between the commas; those within brackets are of a list: a,[b,c] -> a and [b,c].
+
+    Raises:
+        UserError: there is nothing between two of them.
+    """
+    parts, depth = [""], 0
+    for sign in text:
+        depth += (sign in "[{(") - (sign in ")}]")
+        if sign == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    parts = [part.strip() for part in parts]
+    if "" in parts:
+        raise UserError(f"{option} is {text!r}, but must be values with commas between them")
+    return parts
+
+
 def subset_variant(subset: Sequence[str], teachers: Sequence[str]) -> Variant:
     """The config with these of its teachers; without any there is nothing to distil."""
-    # The probe's reference may be a teacher that is taken out; it has no part in training.
     overrides = [f"teachers.{teacher}=null" for teacher in teachers if teacher not in subset] + ["probe.reference=null"]
     if not subset:
         overrides.append("stages.distill.steps=0")
@@ -109,8 +146,11 @@ def subset_name(subset: Sequence[str]) -> str:
 
 def factor_variants(factor: str, values: str) -> list[Variant]:
     """A variant for each of the comma-separated values of one of `FACTORS`, or of a key of the config."""
+    if factor in OWN:
+        raise UserError(f"--vary {factor}: {OWN[factor]}")
     keys = FACTORS.get(factor, (factor,))
-    return [Variant(f"{factor}={v}", factor, tuple(f"{key}={v}" for key in keys)) for v in values.split(",")]
+    parts = split_values(values, f"the list of values of {factor}")
+    return [Variant(f"{factor}={v}", factor, tuple(f"{key}={v}" for key in keys)) for v in parts]
 
 
 def crossed(factors: Sequence[Sequence[Variant]]) -> list[Variant]:
@@ -127,7 +167,7 @@ class Ablation:
     Args:
         config: the YAML file.
         overrides: key=value of all variants.
-        variants: beside the config; those that come to the config itself are left out.
+        variants: beside the config; of those that come to the same, the first one stands for all.
         baseline: name of the variant that Δm is measured against.
         output: directory of the ablation; None: ``<output>/<name>-ablation`` of the config.
 
@@ -152,16 +192,23 @@ class Ablation:
             raise UserError(f"the seeds are {', '.join(map(str, seeds)) or 'none'}, but must be different numbers")
         self.output = Path(output or Path(self.config.output) / f"{self.config.name}-ablation")
         self.seeds = list(seeds)
-        self.baseline = CONFIG if baseline == subset_name(self.teachers) else baseline
         self.runs: list[Run] = []
         self.variants: list[Variant] = []
+        known: dict[str, str] = {}  # content of a config -> the first variant that has it
+        stands_for = {subset_name(self.teachers): CONFIG}  # {name: that of the variant which is the same}
         for variant in [Variant(CONFIG, CONFIG), *dict.fromkeys(variants)]:
             loaded = configuration.load(config, [*overrides, *variant.overrides])
-            same = configuration.differences(loaded, self.config)
-            if variant.name != CONFIG and set(same) <= {"probe.reference"}:
-                continue  # the config itself
+            if left_out(loaded.stages.multitask):
+                raise UserError(f"{variant.name} leaves out the second stage, so that it has no metrics to compare")
+            content = plain(loaded)
+            content["probe"]["reference"] = None  # may be a teacher that is taken out, and has no part in training
+            first = known.setdefault(repr(content), variant.name)
+            if first != variant.name:
+                stands_for[variant.name] = first
+                continue
             self.variants.append(variant)
             self.runs += [self._run(variant, seed, loaded.copy()) for seed in seeds]
+        self.baseline = stands_for.get(baseline, baseline)
         if self.baseline not in (names := [variant.name for variant in self.variants]):
             raise UserError(
                 f"--baseline is {baseline!r}, which is none of the variants {', '.join(names)}; "
@@ -172,6 +219,11 @@ class Ablation:
 
     def _run(self, variant: Variant, seed: int, loaded: DictConfig) -> Run:
         loaded.name = f"{variant.name.replace('/', '_')}-seed{seed}"
+        if not NAME.holds(loaded.name) or loaded.name in (run.name for run in self.runs):
+            raise UserError(
+                f"the run of the variant {variant.name[:80]} would be called {loaded.name[:80]}, but must have "
+                f"{NAME.says}, which no other run has: vary fewer keys at a time, or by shorter values"
+            )
         loaded.output, loaded.seed = str(self.output / "runs"), seed
         return Run(variant, seed, loaded, RunDirectory(loaded))
 
@@ -198,7 +250,7 @@ def all_variants(
         factors: {factor: comma-separated values}, as in `factor_variants`.
         grid: cross all of them.
     """
-    lists = [[subset_variant(s, teachers) for s in parse_subsets(subsets, teachers)]] if subsets else []
+    lists = [] if subsets is None else [[subset_variant(s, teachers) for s in parse_subsets(subsets, teachers)]]
     lists += [factor_variants(factor, values) for factor, values in factors.items()]
     return crossed(lists) if grid and lists else list(itertools.chain(*lists))
 

@@ -3,7 +3,6 @@
 Legend: N images, D width of a level, h, w its token grid.
 """
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from sak.data import loading
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device
-from sak.files import write_json
+from sak.files import read_json, write_json
 
 FLUSH_EVERY = 32  # batches: what a killed extraction loses at most
 
@@ -121,7 +120,7 @@ class Features:
 
     def _done(self) -> dict[str, int]:
         nothing = dict.fromkeys(self.counts, 0)
-        return json.loads(self._progress_file.read_text()) if self._progress_file.is_file() else nothing
+        return read_json(self._progress_file, list(nothing)) if self._progress_file.is_file() else nothing
 
     @property
     def _progress_file(self) -> Path:

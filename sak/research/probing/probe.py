@@ -17,12 +17,12 @@ from tqdm import tqdm
 from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
-from sak.config.schema import plain
+from sak.config.schema import mixed_precision, plain
 from sak.data import SPLITS
 from sak.errors import UserError
 from sak.evaluation.constants import KEPT, kept_constants
 from sak.evaluation.distributed import build_accelerator
-from sak.files import write_json, write_text
+from sak.files import read_json, write_json, write_text
 from sak.metrics import Metrics
 from sak.plotting import pixels, save
 from sak.research.frozen_models import build_models, models_to_probe
@@ -30,7 +30,11 @@ from sak.research.probing import report
 from sak.research.probing.cell import build_head, probe_cell
 from sak.research.probing.features import Features, Probed
 from sak.training.run_directory import lock
-from teachers.fingerprints import spec_facts, teacher_facts
+from teachers.fingerprints import names_hash, spec_facts, teacher_facts
+
+CELL = ("origin", "metrics")  # what its file holds
+# Where weights and images lie is no matter: both are told apart by what they are.
+LOCATIONS = ("data.root", "model.weights")
 
 
 class Probe:
@@ -75,6 +79,7 @@ class Probe:
         self.origins = {
             name: {
                 **shared,
+                "images": {split: names_hash(images.image_files) for split, images in self.images.items()},
                 "model": spec_facts(plain(OmegaConf.structured(spec))),
                 **teacher_facts(model, config.data.image_size),
             }
@@ -143,8 +148,11 @@ class Probe:
         file = self._cell(name, task)
         if not file.is_file():
             return False
-        before = json.loads(file.read_text())["origin"]
-        if changed := configuration.differences(OmegaConf.create(self.origins[name]), OmegaConf.create(before)):
+        before = read_json(file, CELL)["origin"]
+        now = {**self.origins[name], "images": self.origins[name]["images"] if "images" in before else None}
+        before.setdefault("images", None)  # of a cell that is older than this entry
+        changed = configuration.differences(OmegaConf.create(now), OmegaConf.create(before))
+        if changed := [key for key in changed if key not in LOCATIONS]:
             raise UserError(
                 f"{file} was measured with other settings ({', '.join(changed[:3])}); "
                 "choose another name or output, or delete it to measure it again"
@@ -153,14 +161,14 @@ class Probe:
 
     def _metrics(self) -> dict[str, Metrics]:
         return {
-            name: {task: json.loads(self._cell(name, task).read_text())["metrics"] for task in self.tasks}
+            name: {task: read_json(self._cell(name, task), CELL)["metrics"] for task in self.tasks}
             for name in self.models
         }
 
     def _constants(self) -> Metrics:
         """Of the tasks; those that are on disk already are not computed again."""
         file = self.path / "constants.json"
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        known = read_json(file) if file.is_file() else {}
         if missing := {name: task for name, task in self.tasks.items() if name not in known}:
             dataset = data.build(self.config.data, "val", tasks=list(missing))
             workers = self.config.data.workers
@@ -193,7 +201,7 @@ def _shared_settings(config: DictConfig) -> dict:
     dataset = plain(config.data)
     return {
         "seed": config.seed,
-        "precision": config.precision,
+        "precision": mixed_precision(config.precision),
         "data": {key: dataset[key] for key in ("dataset", "root", "image_size", "renderer")},
         "probe": {key: probe[key] for key in ("steps", "batch_size", "width", "head", "optim")},
     }

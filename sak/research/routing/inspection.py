@@ -24,7 +24,7 @@ from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.subject import Subject
+from sak.evaluation.subject import Subject, check_output
 from sak.files import replacing, write_json
 from sak.metrics import Metrics
 from sak.plotting import pixels, save
@@ -75,6 +75,7 @@ def inspect(
     if not len(student.routers):
         why = "has the stem alone to read" if len(student.sources) == 1 else "mixes its sources with fixed weights"
         raise UserError(f"{subject.name} has no routers to inspect: it {why}; give a student with learned routers")
+    check_output(output, ["events"], "inspection.json")
     accelerator = build_accelerator(subject.precision)
     if accelerator.num_processes > 1:
         raise UserError("routers are inspected in one process; start it without torchrun or accelerate launch")

@@ -22,12 +22,16 @@ class MaskedGame:
     Args:
         students: one student, masked.
         value: ``delta_m`` or TASK.METRIC; a metric of which less is better counts negatively.
+
+    Raises:
+        UserError: Δm cannot be had, as the unmasked student has 0 in a headline metric.
     """
 
     def __init__(self, students: MaskedStudents, value: str):
         self.students, self.value = students, value
         self.teachers = teachers_of(students.subject)
         self.reference = self._metrics([frozenset(self.teachers)])[0]
+        worth(self.reference, value, self.reference, students.tasks)  # whether it exists is told before the long part
 
     def __call__(self, coalitions: Sequence[Coalition]) -> list[float]:
         return [worth(found, self.value, self.reference, self.students.tasks) for found in self._metrics(coalitions)]

@@ -1,6 +1,5 @@
 """Which of a trained student's teachers are worth having, by masked students, and whether retrained ones agree."""
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -11,8 +10,8 @@ from sak.bundles.build import build_tasks
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.masking import MaskedStudents, teachers_of
-from sak.evaluation.subject import open_subject
-from sak.files import write_json, write_text
+from sak.evaluation.subject import check_output, open_subject
+from sak.files import read_json, write_json, write_text
 from sak.metrics import Metrics
 from sak.metrics.interval import spread
 from sak.plotting import save
@@ -64,6 +63,7 @@ def select(
         UserError: a student is unfinished or has no teachers to choose among, they have different ones, or there is no
             such value.
     """
+    check_output(output)
     subjects = [open_subject(student, root=root) for student in students]
     teachers = teachers_of(subjects[0])
     for subject in subjects[1:]:
@@ -72,6 +72,7 @@ def select(
             raise UserError(f"{names} have different teachers: choose among one committee")
     chosen = tasks_of_value(value, build_tasks(subjects[0].data))
     part = ("" if value == DELTA_M else f"-{next(iter(chosen))}") + ("" if images is None else f"-{images}-images")
+    retrained = _retrained(ablation, value, chosen, teachers) if ablation else {}
     games = []
     for subject in subjects:
         dataset = some_images(data.build(subject.data, "val"), images)
@@ -84,7 +85,6 @@ def select(
 
     found = shapley(teachers, mean, pairs, seed)
     each = [shapley(teachers, game, pairs, seed).values for game in games]
-    retrained = _retrained(ablation, value, chosen, teachers) if ablation else {}
     compared = dict(zip(retrained, zip(mean(list(retrained)), retrained.values(), strict=True), strict=True))
     none, everyone = mean([frozenset(), frozenset(teachers)])
     of_students = {teacher: [values[teacher] for values in each] for teacher in teachers}
@@ -118,15 +118,22 @@ def select(
 def _retrained(
     ablation: Path, value: str, chosen: Mapping[str, Task], teachers: Sequence[str]
 ) -> dict[Coalition, float]:
-    """{subset: the value of the mean metrics of its retrained students}, relative to those with all teachers."""
-    rows = json.loads((ablation / "ablation.json").read_text(encoding="utf-8"))["rows"]
-    metrics: dict[Coalition, Metrics] = {
-        frozenset(row["teachers"]): {
-            task: {name: figures["mean"] for name, figures in row["metrics"][task].items()} for task in chosen
+    """{subset: the value of the mean metrics of its retrained students}, relative to those with all teachers.
+
+    Raises:
+        UserError: the ablation's file is damaged, or has other tasks.
+    """
+    file = ablation / "ablation.json"
+    try:
+        metrics: dict[Coalition, Metrics] = {
+            frozenset(row["teachers"]): {
+                task: {name: figures["mean"] for name, figures in row["metrics"][task].items()} for task in chosen
+            }
+            for row in read_json(file, ["rows"])["rows"]
+            if row["kind"] == RETRAINED and row["teachers"] is not None and set(row["teachers"]) <= set(teachers)
         }
-        for row in rows
-        if row["kind"] == RETRAINED and row["teachers"] is not None and set(row["teachers"]) <= set(teachers)
-    }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is damaged, or not of these tasks: the ablation's command writes it anew") from error
     reference = metrics.get(frozenset(teachers))
     if reference is None:
         return {}

@@ -21,6 +21,7 @@ from sak.distillation.losses import cosine_similarity, match_grids
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
+from sak.evaluation.subject import check_output
 from sak.files import write_json
 from sak.plotting import colour_bar, heat_map, save
 from sak.research.similarity.aligners import as_distilled
@@ -90,6 +91,10 @@ def compare_paths(
     if config_file is None and not (run / "config.yaml").is_file():
         raise UserError(f"{place} is no run with a config.yaml: say with --config which teachers to compare it with")
     config = configuration.load(config_file or run / "config.yaml", overrides)
+    check_output(output)
+    named = any(override.startswith("data.root=") for override in overrides)
+    if named and not Path(config.data.root).is_dir():  # nor is it rendered: whoever names a place means what is there
+        raise UserError(f"data.root is {config.data.root}, but there is no such directory")
     student, features, dims = as_distilled(place, config)
     data.prepare(config.data)
     dataset = data.build(config.data, "val", tasks=())

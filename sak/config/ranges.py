@@ -1,0 +1,164 @@
+"""What each number of a config must be: one table, of every numeric key of the schema."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from sak.config.schema import (
+    CacheConfig,
+    Config,
+    DataConfig,
+    DistillConfig,
+    EvaluationConfig,
+    MultitaskConfig,
+    OptimConfig,
+    ProbeConfig,
+    RendererConfig,
+    StageConfig,
+    StudentConfig,
+    TeacherSpec,
+)
+from sak.limits import LONGEST_NAME, MOST, MOST_PIXELS, MOST_PROCESSES, MOST_SEED
+
+
+class Rule(NamedTuple):
+    """
+    Attributes:
+        holds: of a value that is not null.
+        says: what the value must be.
+    """
+
+    holds: Callable[[Any], bool]
+    says: str
+
+
+def whole(least: int, most: int = MOST, beside: str = "") -> Rule:
+    start = "positive" if least == 1 else f"at least {least}"
+    return Rule(lambda value: least <= value <= most, f"{start}{beside or f', and at most {most:,}'}")
+
+
+def increasing(what: str) -> Rule:
+    return Rule(
+        lambda values: list(values) == sorted({value for value in values if 0 <= value <= MOST}) != [],
+        f"a list of {what}, counted from 0, each larger than the one before",
+    )
+
+
+POSITIVE = Rule(lambda value: 0 < value < math.inf, "positive, and finite")
+NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "at least 0, and finite")
+SHARE = Rule(lambda value: 0 <= value <= 1, "a share between 0 and 1")
+PROBABILITY = Rule(SHARE.holds, "a probability, from 0 to 1")
+SIZE = Rule(
+    lambda sides: len(sides) == 2 and all(1 <= side <= MOST_PIXELS for side in sides),
+    f"[height, width], each from 1 to {MOST_PIXELS}",
+)
+SCALES = Rule(
+    lambda scales: 0 < len(scales) == len(set(scales)) and all(1 <= scale <= 64 for scale in scales),
+    "a list of different whole numbers from 1 to 64",
+)
+SEED = whole(0, MOST_SEED)
+
+RANGES: dict[type, dict[str, Rule]] = {
+    Config: {"seed": SEED},
+    RendererConfig: {"train": whole(1), "val": whole(1), "seed": SEED},
+    DataConfig: {
+        "image_size": SIZE,
+        "workers": whole(0, MOST_PROCESSES),
+        "timeout": whole(1),
+        "max_skipped": SHARE,
+        "normals_tolerance": Rule(lambda value: 0 < value < 1, "between 0 and 1, or null"),
+    },
+    StudentConfig: {
+        "levels": increasing("blocks of the stem"),
+        "adapter_ratio": whole(1),
+        "router_temperature": POSITIVE,
+        "router_top_k": whole(1),
+    },
+    TeacherSpec: {
+        "levels": increasing("the teacher's blocks"),
+        "input_size": Rule(
+            lambda side: isinstance(side, str) or 1 <= side <= MOST_PIXELS,  # of a word its family says more
+            f"a whole number from 1 to {MOST_PIXELS}, native or null",
+        ),
+        "scales": SCALES,
+    },
+    OptimConfig: {
+        "lr": POSITIVE,
+        "weight_decay": NOT_NEGATIVE,
+        "warmup_steps": whole(0),
+        "warmup_epochs": whole(0),
+        "warmup_lr": NOT_NEGATIVE,
+        "min_lr": NOT_NEGATIVE,
+        "power": NOT_NEGATIVE,
+        "clip": POSITIVE,
+    },
+    StageConfig: {
+        "steps": whole(0),
+        "epochs": whole(1, beside="; steps=0 leaves the stage out"),
+        "batch_size": whole(1),
+        "accumulate": whole(1),
+        "checkpoint_every": whole(1),
+        "keep_last": whole(1),
+        "log_every": whole(1),
+        "standardise_images": whole(1),
+        "teacher_dropping": PROBABILITY,
+    },
+    DistillConfig: {
+        "image_size": SIZE,
+        "crop_scale": Rule(
+            lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1,
+            "[least, largest] share of the image, above 0 and up to 1",
+        ),
+    },
+    MultitaskConfig: {
+        "alpha": NOT_NEGATIVE,
+        "evaluate_every": whole(0),  # 0 is an older form of null
+        "balance": NOT_NEGATIVE,
+        "task_balance_lr": POSITIVE,
+        "gradnorm_alpha": NOT_NEGATIVE,
+    },
+    EvaluationConfig: {"batch_size": whole(1, beside=", or null for as many as the second stage trains on at once")},
+    CacheConfig: {"views": whole(1, beside=", or null for new views in each epoch")},
+    ProbeConfig: {
+        "scales": SCALES,
+        "steps": whole(1),
+        "batch_size": whole(1),
+        "log_every": whole(1),
+        "width": whole(1),
+    },
+}
+
+
+def rule_of(schema: type, field: str) -> Rule | None:
+    """That of a field of a dataclass, or of one that it inherits from."""
+    return next((RANGES[kind][field] for kind in schema.__mro__ if field in RANGES.get(kind, {})), None)
+
+
+def rules(config: DictConfig, schema: type = Config, prefix: str = "") -> Iterator[tuple[str, Any, Rule]]:
+    """(key, value, rule) of all that a config holds and that is not null."""
+    for field in dataclasses.fields(schema):
+        key, value = f"{prefix}{field.name}", config[field.name]
+        if isinstance(value, DictConfig):
+            parts = (
+                {key: value} if dataclasses.is_dataclass(field.type) else {f"{key}.{n!s}": v for n, v in value.items()}
+            )
+            for name, part in parts.items():
+                if dataclasses.is_dataclass(kind := OmegaConf.get_type(part)):
+                    yield from rules(part, kind, f"{name}.")
+        elif value is not None and (rule := rule_of(schema, field.name)):
+            yield key, value, rule
+
+
+NAME = Rule(
+    lambda name: name not in (".", "..") and "/" not in name and len(name.encode()) <= LONGEST_NAME,
+    f"the name of a directory: at most {LONGEST_NAME} bytes, without /, and neither . nor ..",
+)
+# Of a teacher or an extra model: part of file names, of keys in weights, and of lists as in a+b,c.
+MODEL_NAME = Rule(
+    lambda name: re.fullmatch(r"[\w-]{1,60}", name) is not None and name != "stem",
+    "at most 60 letters, digits, _ and -, and not stem, which is what the student's own features are called",
+)
