@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
-from sak.config.schema import CHANGES, STAGES, DataConfig, distils, image_size, left_out, plain, teacher_spec
+from sak.config.derived import CHANGES, distils, image_size, left_out
+from sak.config.schema import STAGES, DataConfig, plain, teacher_spec
 from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import Images, find_images

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from sak.bundles.build import build_student
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.path_files import start_path
-from sak.config.schema import change, left_out, taught_by, trained_beside
+from sak.config.derived import change, left_out, taught_by, trained_beside
 from sak.errors import UserError
 from sak.student import Student, growth
 from sak.tasks import Task

@@ -4,18 +4,9 @@ from collections.abc import Callable
 
 from omegaconf import DictConfig, OmegaConf
 
+from sak.config.derived import CHANGES, change, left_out, trained_beside
 from sak.config.ranges import MODEL_NAME, NAME, rules
-from sak.config.schema import (
-    CHANGES,
-    LOSSES,
-    PRECISIONS,
-    STAGES,
-    STANDARDISATIONS,
-    TASK_BALANCES,
-    change,
-    left_out,
-    trained_beside,
-)
+from sak.config.schema import LOSSES, PRECISIONS, STAGES, STANDARDISATIONS, TASK_BALANCES
 from sak.errors import UserError
 
 Require = Callable[[bool, str, str], None]  # a condition, the key that breaks it, what its value must be

@@ -15,7 +15,8 @@ from yaml import MappingNode
 
 from sak.config import reading
 from sak.config.checks import check
-from sak.config.schema import LOCATIONS, Config, change, plain, trained_beside
+from sak.config.derived import change, trained_beside
+from sak.config.schema import LOCATIONS, Config, plain
 from sak.errors import UserError
 from sak.files import write_text
 

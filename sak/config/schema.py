@@ -1,7 +1,8 @@
-"""The schema of an experiment's configuration, with its defaults, and what a config asks for by several keys at once.
+"""The schema of an experiment's configuration, with its defaults.
 
-`sak.config.loading` reads configs; `sak.config.checks` has the rules that types alone cannot say. What is read is a
-DictConfig with the keys and defaults of `Config`; a part of it, as ``config.data``, is one of that part's dataclass.
+`sak.config.loading` reads configs; `sak.config.checks` has the rules that types alone cannot say, and
+`sak.config.derived` what a config asks for by several keys at once. What is read is a DictConfig with the keys and
+defaults of `Config`; a part of it, as ``config.data``, is one of that part's dataclass.
 """
 
 from dataclasses import dataclass, field
@@ -253,66 +254,3 @@ def teacher_spec(settings: DictConfig) -> TeacherSpec:
 def mixed_precision(precision: str) -> str:
     """As accelerate calls it; and as probes and caches on disk do, which are older than the name ``fp32``."""
     return "no" if precision == "fp32" else precision
-
-
-CHANGES = ("add", "update", "remove")  # of a teacher of a trained student
-
-
-def change(config: DictConfig) -> tuple[str, str] | None:
-    """(add, update or remove; the teacher), if the config changes a trained student."""
-    asked = {what: config.student[f"{what}_teacher"] for what in CHANGES}
-    return next(((what, teacher) for what, teacher in asked.items() if teacher is not None), None)
-
-
-def taught_by(config: DictConfig) -> list[str]:
-    """The teachers that a training asks."""
-    if (changed := change(config)) is None:
-        return list(config.teachers)
-    what, teacher = changed
-    return [] if what == "remove" else [teacher]
-
-
-def trained_beside(config: DictConfig) -> list[str]:
-    """Of routers and heads, those that learn where a trained student is changed."""
-    chosen = config.student.trained_beside
-    if chosen is None:
-        changed = change(config)
-        return ["routers", "heads"] if changed and changed[0] == "add" else []
-    return list(chosen)
-
-
-def left_out(stage: DictConfig) -> bool:
-    """Whether the config skips this stage."""
-    return stage.steps == 0
-
-
-def active_stages(config: DictConfig) -> list[str]:
-    """Those that the config does not skip, in their order."""
-    return [stage for stage in STAGES if not left_out(config.stages[stage])]
-
-
-def distils(config: DictConfig, stage: str) -> bool:
-    """Whether the stage takes part, and its loss has a distillation part."""
-    if left_out(config.stages[stage]) or not taught_by(config):
-        return False
-    return stage == "distill" or config.stages.multitask.alpha != 0
-
-
-def number_of_steps(stage: DictConfig, images: int) -> int:
-    """Of a whole stage that trains on so many images; they do not matter where ``steps`` is given."""
-    if left_out(stage):
-        return 0
-    return stage.epochs * (images // stage.batch_size) if stage.steps is None else stage.steps
-
-
-def evaluation_batch(config: DictConfig, processes: int = 1) -> int:
-    """Images of one forward pass of an evaluation on one device, where so many processes share the training's batch."""
-    multitask = config.stages.multitask
-    return config.evaluation.batch_size or max(1, multitask.batch_size // (multitask.accumulate * processes))
-
-
-def image_size(config: DictConfig, stage: str) -> tuple[int, int]:
-    """(H, W) of a stage's training images."""
-    own = config.stages.distill.image_size if stage == "distill" else None
-    height, width = own or config.data.image_size
-    return height, width

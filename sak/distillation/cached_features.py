@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.config.schema import distils, image_size, mixed_precision, plain
+from sak.config.derived import distils, image_size
+from sak.config.schema import mixed_precision, plain
 from sak.data.archive import Archive
 from sak.data.images import Images
 from sak.data.loading import packed

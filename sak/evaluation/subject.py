@@ -8,7 +8,8 @@ from sak import config as configuration
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.official import load_official
-from sak.config.schema import DataConfig, evaluation_batch
+from sak.config.derived import evaluation_batch
+from sak.config.schema import DataConfig
 from sak.errors import UserError
 from sak.student import Student
 from sak.student.hub import CONFIG, HUB_ID

@@ -10,7 +10,8 @@ from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig
 
 import teachers
-from sak.config.schema import image_size, left_out, teacher_spec
+from sak.config.derived import image_size, left_out
+from sak.config.schema import teacher_spec
 from sak.errors import UserError
 from sak.preflight.examination import Problem
 from sak.preflight.plan import Plan, StagePlan, plan

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from sak import data
 from sak.bundles.build import build_committee, build_labelled, build_training_set
-from sak.config.schema import STAGES, taught_by
+from sak.config.derived import taught_by
+from sak.config.schema import STAGES
 from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.bundles.change import frozen_parts
-from sak.config.schema import active_stages, change, distils, image_size, number_of_steps, taught_by
+from sak.config.derived import active_stages, change, distils, image_size, number_of_steps, taught_by
 from sak.student import Student
 from sak.tasks import Task
 from sak.training import objectives

@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 
 from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe_start
-from sak.config.schema import change, left_out
+from sak.config.derived import change, left_out
 from sak.data.faulty_images import Skips
 from sak.evaluation import metrics_table
 from sak.files import write_json, write_text

@@ -17,7 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak.bundles.change import trained_and_frozen
-from sak.config.schema import STAGES, distils, image_size
+from sak.config.derived import distils, image_size
+from sak.config.schema import STAGES
 from sak.evaluation.distributed import Agreement, RunningStatistics
 from sak.evaluation.evaluate import to_device
 from sak.interrupt import StopRequest

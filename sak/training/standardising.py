@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak import config as configuration
-from sak.config.schema import STAGES, change, distils, taught_by
+from sak.config.derived import change, distils, taught_by
+from sak.config.schema import STAGES
 from sak.distillation.standardisation import Standardiser
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device

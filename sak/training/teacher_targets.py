@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from accelerate import Accelerator
 from omegaconf import DictConfig
 
-from sak.config.schema import distils
+from sak.config.derived import distils
 from sak.data.archive import Archive
 from sak.data.images import Images
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached

@@ -21,7 +21,8 @@ from sak.bundles.build import (
     start_from_weights,
 )
 from sak.bundles.change import changed_student, describe_start, trained_student
-from sak.config.schema import STAGES, active_stages, change, number_of_steps, taught_by
+from sak.config.derived import active_stages, change, number_of_steps, taught_by
+from sak.config.schema import STAGES
 from sak.data.archive import Archive
 from sak.data.faulty_images import build_skips
 from sak.data.loading import watching_workers

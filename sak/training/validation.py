@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 
 from sak import data
-from sak.config.schema import evaluation_batch
+from sak.config.derived import evaluation_batch
 from sak.data.faulty_images import build_skips
 from sak.evaluation.constants import KEPT, kept_constants
 from sak.evaluation.evaluate import Evaluation, evaluate

@@ -5,8 +5,9 @@ from omegaconf import OmegaConf
 
 import sak
 from sak import config
-from sak.config import schema
-from sak.config.schema import Config, image_size, left_out
+from sak.config import derived, schema
+from sak.config.derived import image_size, left_out
+from sak.config.schema import Config
 from sak.distillation import losses, standardisation
 from sak.errors import UserError
 from sak.training.task_balance import GradNorm, Uncertainty, build_task_balance
@@ -192,6 +193,6 @@ STAGE = "{batch_size: 4, optim: {lr: 1e-3, weight_decay: 0, schedule: poly}, "
 def test_stages_steps_and_distillation(write, distill, multitask, teachers, active, distilling, steps):
     text = f"stages: {{distill: {STAGE}{distill}}}, multitask: {STAGE}{multitask}}}}}\nteachers: {teachers}\n"
     settings = config.load(write(COMPLETE.split("stages:")[0] + text))
-    assert schema.active_stages(settings) == active
-    assert [stage for stage in schema.STAGES if schema.distils(settings, stage)] == distilling
+    assert derived.active_stages(settings) == active
+    assert [stage for stage in schema.STAGES if derived.distils(settings, stage)] == distilling
     assert sum(schema.number_of_steps(stage, images=11) for stage in settings.stages.values()) == steps

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from sak import Student, config
 from sak.bundles.build import build_student, build_tasks
-from sak.config.schema import left_out
+from sak.config.derived import left_out
 from sak.training.train import train
 from teachers import Committee
 

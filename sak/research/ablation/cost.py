@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 
 from sak import data
 from sak.bundles.build import build_labelled, build_tasks, build_training_set
-from sak.config.schema import STAGES, active_stages, left_out, number_of_steps
+from sak.config.derived import active_stages, left_out, number_of_steps
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.preflight.plan import build_without_weights, count
 from sak.training.run_directory import RunDirectory

@@ -13,8 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from sak import config as configuration
+from sak.config.derived import left_out
 from sak.config.ranges import NAME, SEED
-from sak.config.schema import left_out, plain
+from sak.config.schema import plain
 from sak.errors import UserError
 from sak.training.run_directory import RunDirectory
 

@@ -13,7 +13,8 @@ from sak import config as configuration
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.change import changed_student, trained_student
-from sak.config.schema import STAGES, change, distils, taught_by
+from sak.config.derived import change, distils, taught_by
+from sak.config.schema import STAGES
 from sak.distillation.standardisation import Standardiser
 from sak.errors import UserError
 from sak.student import Student
