@@ -78,9 +78,13 @@ def test_features_are_cached_apart(tiny, archive, tmp_path):
 
     class Teacher(torch.nn.Linear):
         dims = (4,)
+        LIBRARIES = ()
 
         def grid(self, *_):
             return 2, 2
+
+        def changes(self, *_):
+            return {}
 
     def directories(stage, *overrides):
         settings = config.load(tiny, [f"cache.path={tmp_path}/c", "cache.views=1", *overrides])

@@ -36,12 +36,13 @@ class Killed(Exception):
 def scaled(monkeypatch):
     """Sets the scale that trainings in float16 begin with."""
     build = runpy.run_path(str(Path(__file__).with_name("fp16_on_cpu.py")))["build"]
+    AcceleratorState._reset_state()  # accelerate keeps one precision for the life of a process
 
     def begin(**options):
         monkeypatch.setattr(training, "build_accelerator", build(**options))
 
     yield begin
-    AcceleratorState._reset_state()  # accelerate keeps one precision for the life of a process
+    AcceleratorState._reset_state()
 
 
 def states(run):

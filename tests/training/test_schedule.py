@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 from accelerate import Accelerator
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sak import config
 from sak.config.schema import OptimConfig
 from sak.training.optimizer import Learner, adamw
 from sak.training.schedule import learning_rate
+from sak.training.tracking import read_scalars
 from sak.training.train import train
 
 
@@ -82,8 +82,8 @@ def test_the_optimizer_has_the_rate_of_the_schedule_at_every_step(tiny, updates)
     rates, decays, _ = zip(*updates, strict=True)
     assert rates == pytest.approx([*COSINE, *POLY])
     assert decays == (0.3,) * 6 + (0.2,) * 4
-    events = EventAccumulator(str(run.events)).Reload()
-    logged = [e.value for stage in ("distill", "multitask") for e in events.Scalars(f"{stage}/learning_rate")]
+    scalars = read_scalars(run.events)
+    logged = [one.value for stage in ("distill", "multitask") for one in scalars[f"{stage}/learning_rate"]]
     assert logged == pytest.approx(rates)
 
 
@@ -113,8 +113,8 @@ def test_gradients_are_clipped_as_the_config_says(tiny, updates, clip, accumulat
     ]
     run = train(config.load(tiny, [*SHORT, *own]))
     norms = [norm for *_, norm in updates]
-    events = EventAccumulator(str(run.events)).Reload()
-    logged = [[e.value for e in events.Scalars(f"{stage}/gradient_norm")] for stage in ("distill", "multitask")]
+    scalars = read_scalars(run.events)
+    logged = [[one.value for one in scalars[f"{stage}/gradient_norm"]] for stage in ("distill", "multitask")]
     assert norms[:3] == pytest.approx(logged[0])  # never clipped
     assert min(logged[1]) > 1
     assert norms[3:] == pytest.approx([0.05] * 4 if clip == 0.05 else logged[1], rel=1e-4)

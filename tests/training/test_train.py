@@ -158,18 +158,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatch)
     assert checkpoint.newest(train.RunDirectory(settings).checkpoints).name == "distill-0000003.pt"
 
 
-def test_a_figure_is_drawn_once_for_its_file_and_the_events(tmp_path, monkeypatch):
+def test_a_figure_is_drawn_once_for_its_file_and_the_events(tiny, tmp_path, monkeypatch):
     run = SimpleNamespace(events=tmp_path / "events", panels=tmp_path / "panels")
-    tracker = tracking.Tracker(run, {"distill": 3, "multitask": 4}, checkpoint.Progress("distill", 0))
+    tracker = tracking.Tracker(
+        config.load(tiny), run, {"distill": 3, "multitask": 4}, checkpoint.Progress("distill", 0)
+    )
     figure = Figure()
     figure.subplots().plot([0, 1], [1, 0])
     drawn, real = [], FigureCanvasAgg.draw
     monkeypatch.setattr(FigureCanvasAgg, "draw", lambda self: drawn.append(1) or real(self))
-    tracker.figure("predictions", figure, run.panels, checkpoint.Progress("multitask", 2))
+    tracker.figure("predictions", {"one": figure}, run.panels, checkpoint.Progress("multitask", 2))
     tracker.close()
     assert drawn == [1]
-    picture = np.asarray(Image.open(run.panels / "step-0000005.png"))
-    (event,) = EventAccumulator(str(run.events)).Reload().Images("predictions")
+    picture = np.asarray(Image.open(run.panels / "multitask-0000002.png"))
+    (event,) = EventAccumulator(str(run.events / "multitask")).Reload().Images("multitask/predictions/one")
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(event.encoded_image_string)))[..., :3], picture)
     assert (picture.shape, picture.min(), picture.max()) == ((480, 640, 3), 0, 255)
 
