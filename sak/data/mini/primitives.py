@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+CORNERS = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).astype(np.float32)  # of a box, by their signs
 Texture = Callable[[np.ndarray], np.ndarray]  # local points (3, N) -> colour in [0, 1] (3, N)
 Vector = Sequence[float] | np.ndarray  # (3,)
 
@@ -65,8 +66,7 @@ class Primitive:
 
     def corners(self) -> np.ndarray:
         """World corners of the bounding box: (3, 8)."""
-        signs = np.stack(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, 8).astype(np.float32)
-        return self.axes.T @ (signs * self.extent[:, None]) * self.scale + self.centre[:, None]
+        return self.axes.T @ (CORNERS * self.extent[:, None]) * self.scale + self.centre[:, None]
 
     def _hit(self, o: np.ndarray, d: np.ndarray) -> np.ndarray:
         raise NotImplementedError
