@@ -122,11 +122,11 @@ def read_json(path: str | os.PathLike, keys: Sequence[str] = ()) -> dict[str, An
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged (it is no JSON: {error}): delete it, or restore it") from error
+        raise UserError(f"{path} is corrupt (it is no JSON: {error}): delete it, or restore it") from error
     lacking = [key for key in keys if not isinstance(content, dict) or key not in content]
     if lacking or not isinstance(content, dict):
         reason = f"it has no {lacking[0]!r}" if lacking else "it is no JSON object"
-        raise UserError(f"{path} is damaged ({reason}): delete it, or restore it")
+        raise UserError(f"{path} is corrupt ({reason}): delete it, or restore it")
     return content
 
 

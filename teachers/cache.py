@@ -35,7 +35,7 @@ DTYPES = ("float16", "int8")
 SHARD_BYTES = 1 << 30
 
 # What `read` says of a record. On disk are the first three.
-EMPTY, WRITTEN, FILLED, DAMAGED = "empty", "written", "filled", "damaged"
+EMPTY, WRITTEN, FILLED, CORRUPT = "empty", "written", "filled", "corrupt"
 _CODES = {EMPTY: 0, WRITTEN: 1, FILLED: 2}
 _STATES = {code: state for state, code in _CODES.items()}
 _STATE = np.dtype([("crc32", "<u4"), ("code", "u1")])  # the code last: it says that what is before it is complete
@@ -121,7 +121,7 @@ class TeacherCache:
     def read(self, view: int, index: int) -> tuple[str, np.ndarray]:
         """The state of an image's record, and its bytes (uint8), which mean something if it is WRITTEN or FILLED.
 
-        A record with another checksum than it was written with is DAMAGED.
+        A record with another checksum than it was written with is CORRUPT.
         """
         entry = self._states(view)[index]
         state = _STATES.get(int(entry["code"]), EMPTY)
@@ -130,7 +130,7 @@ class TeacherCache:
         shard, place = divmod(index, self.per_shard)
         stored = array_files.mapped(self._shard(view, shard))[place : place + 1].view(np.uint8)
         content = np.array(stored)  # the copy is checked: it is what will be used
-        return (state if zlib.crc32(content.data) == entry["crc32"] else DAMAGED), content
+        return (state if zlib.crc32(content.data) == entry["crc32"] else CORRUPT), content
 
     def write(self, view: int, indices: Sequence[int], content: np.ndarray) -> None:
         """Store records (B, bytes) of the images at the indices.

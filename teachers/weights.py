@@ -143,12 +143,12 @@ def sha256_of(file: Path) -> str:
 
 
 def check_sha256(file: Path, begins: str, teacher: str) -> None:
-    """Raise a `UserError` unless the file's SHA-256 begins so: a published file that is damaged or is another."""
+    """Raise a `UserError` unless the file's SHA-256 begins so: a published file that is corrupt or is another."""
     digest = sha256_of(file)
     if not digest.startswith(begins):
         raise UserError(
             f"teacher {teacher}: the SHA-256 of {file} begins with {digest[: len(begins)]}, that of the "
-            f"published file with {begins}; it is damaged or another file under this name, fetch it again."
+            f"published file with {begins}; it is corrupt or another file under this name, fetch it again."
         )
 
 
@@ -156,7 +156,7 @@ def read(file: Path, teacher: str) -> State:
     """The tensors of a safetensors file, or of a torch file or TorchScript archive that holds a state dict somewhere.
 
     Raises:
-        UserError: the file is damaged, or holds code or no tensors.
+        UserError: the file is corrupt, or holds code or no tensors.
     """
     try:
         return opened(read_tensors(file), file, noted(metadata_of(file), file))

@@ -22,6 +22,7 @@ ROOMS = (
     "sak.metrics",
     "sak.config",
     "sak.student",
+    "sak.tensors",
     "sak",  # the small things that everyone uses, each a file
 )
 LONGEST = 300  # lines of a file

@@ -186,7 +186,7 @@ def test_the_tensor_library_s_own_errors_are_the_system_s(tmp_path):
 )
 def test_json_that_is_not_ours_is_one_sentence(tmp_path, content):
     (tmp_path / "best.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"best.json is damaged \(.*\): delete it, or restore it"):
+    with pytest.raises(UserError, match=r"best.json is corrupt \(.*\): delete it, or restore it"):
         read_json(tmp_path / "best.json", ["a", "b"])
 
 

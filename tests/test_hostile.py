@@ -69,7 +69,7 @@ YAML = {  # files of bad/: what they hold, and what is said of them
 }
 
 
-def damaged(world, name, **files):
+def corrupt(world, name, **files):
     """A copy of the bundle with some of its files replaced: by text, JSON, bytes, or None to remove it."""
     shutil.copytree(world / "bundle", world / name)
     for file, content in files.items():
@@ -114,18 +114,18 @@ def world(trained, tmp_path_factory):
     shutil.copytree(trained / "student", world / "bundle")
     settings = json.loads((world / "bundle" / "config.json").read_text())
     weights = (world / "bundle" / "model.safetensors").read_bytes()
-    damaged(world, "no_json", config="{")
-    damaged(world, "json_list", config="[]")
-    damaged(world, "no_config", config=None)
-    damaged(world, "no_weights", weights=None)
-    damaged(world, "newer", config={**settings, "format": 2})
-    damaged(world, "stranger", config={**settings, "wings": 2})
-    damaged(world, "stemless", config={k: v for k, v in settings.items() if k != "stem"})
-    damaged(world, "levels", config={**settings, "levels": "many"})
-    damaged(world, "far_level", config={**settings, "levels": [0, 1, 2, 90]})
-    damaged(world, "cut", weights=weights[:2000])
-    damaged(world, "nothing", weights=b"")
-    damaged(world, "others", weights=safetensors.torch.save({"conv1.weight": torch.ones(3)}))
+    corrupt(world, "no_json", config="{")
+    corrupt(world, "json_list", config="[]")
+    corrupt(world, "no_config", config=None)
+    corrupt(world, "no_weights", weights=None)
+    corrupt(world, "newer", config={**settings, "format": 2})
+    corrupt(world, "stranger", config={**settings, "wings": 2})
+    corrupt(world, "stemless", config={k: v for k, v in settings.items() if k != "stem"})
+    corrupt(world, "levels", config={**settings, "levels": "many"})
+    corrupt(world, "far_level", config={**settings, "levels": [0, 1, 2, 90]})
+    corrupt(world, "cut", weights=weights[:2000])
+    corrupt(world, "nothing", weights=b"")
+    corrupt(world, "others", weights=safetensors.torch.save({"conv1.weight": torch.ones(3)}))
     Student("vit_tiny_patch16_384", [96, 96], {}, {}, levels=[0], stem_options={"depth": 1}).save_pretrained(
         world / "headless"
     )
@@ -374,7 +374,7 @@ OTHERS = {
     "train tiny.yaml name=strange_state": "is none of a training",
     "train tiny.yaml name=no_folder": "runs/no_folder/checkpoints is a file, where a run has a directory",
     "train tiny.yaml name=no_file": "runs/no_file/results.md is a directory, where a run has a file",
-    "train tiny.yaml name=strange_inputs": "runs/strange_inputs/inputs.json is damaged",
+    "train tiny.yaml name=strange_inputs": "runs/strange_inputs/inputs.json is corrupt",
     "train tiny.yaml output=file": "file",
     "train tiny.yaml output=file/deeper": "file/deeper|file cannot be used",
     "train tiny.yaml output=circle": "circle",
@@ -469,8 +469,8 @@ OTHERS = {
     "ablate_teachers bundle --select --data nowhere": "--data is nowhere",
     "ablate_teachers runs/tiny --select --value semseg.mou": "mou",
     "ablate_teachers runs/tiny --select seed=1": "overrides nothing",
-    "ablate_teachers ablation_of_rows/runs/config-seed0 --select --value semseg.miou": "ablation.json is damaged",
-    "ablate_teachers ablation_of_kinds/runs/config-seed0 --select --value semseg.miou": "ablation.json is damaged",
+    "ablate_teachers ablation_of_rows/runs/config-seed0 --select --value semseg.miou": "ablation.json is corrupt",
+    "ablate_teachers ablation_of_kinds/runs/config-seed0 --select --value semseg.miou": "ablation.json is corrupt",
     "ablate_teachers runs/tiny --select --images 100": "there are 2 validation images",
 }  # fmt: skip
 CASES = {

@@ -1,4 +1,4 @@
-"""Files of weights as they come: of several kinds, under any name, damaged, or with code inside."""
+"""Files of weights as they come: of several kinds, under any name, corrupt, or with code inside."""
 
 import argparse
 import os
@@ -108,21 +108,21 @@ def content(kind, tmp_path):
 @pytest.mark.parametrize(
     ("name", "make", "sentence"),
     [
-        ("cut.safetensors", lambda tmp_path: content("safetensors", tmp_path)[:-5], "is damaged or cut short"),
-        ("header.safetensors", lambda tmp_path: content("safetensors", tmp_path)[:30], "is damaged or cut short"),
+        ("cut.safetensors", lambda tmp_path: content("safetensors", tmp_path)[:-5], "is corrupt or cut short"),
+        ("header.safetensors", lambda tmp_path: content("safetensors", tmp_path)[:30], "is corrupt or cut short"),
         (
             "flipped.safetensors",
             lambda tmp_path: content("safetensors", tmp_path).replace(b"dtype", b"dtipe"),
-            "is damaged or cut short",
+            "is corrupt or cut short",
         ),
-        ("cut.pth", lambda tmp_path: content("torch", tmp_path)[:-300], "is damaged or cut short"),
-        ("cut-legacy.pth", lambda tmp_path: content("legacy", tmp_path)[:60], "is damaged or cut short"),
+        ("cut.pth", lambda tmp_path: content("torch", tmp_path)[:-300], "is corrupt or cut short"),
+        ("cut-legacy.pth", lambda tmp_path: content("legacy", tmp_path)[:60], "is corrupt or cut short"),
         ("text.pth", lambda tmp_path: b"hello there", "begins with b'hello the'; if it was downloaded"),
         ("page.pth", lambda tmp_path: b"<!DOCTYPE html>", "neither a safetensors file nor one of torch"),
         ("lfs.safetensors", lambda tmp_path: b"version https://git-lfs.github.com/spec/v1", "begins with b'version h'"),
         ("empty.pth", lambda tmp_path: b"", "nor one of torch, but empty"),
         ("zeros.safetensors", lambda tmp_path: bytes(100), "nor one of torch"),
-        ("zip.pth", lambda tmp_path: b"PK\x03\x04 and no more", "is damaged or cut short"),
+        ("zip.pth", lambda tmp_path: b"PK\x03\x04 and no more", "is corrupt or cut short"),
     ],
 )
 def test_damage_is_one_sentence_of_ours(tmp_path, name, make, sentence):

@@ -28,11 +28,10 @@ def machine() -> str:
     """What the figures depend on."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    cores = sum(line.startswith("processor") for line in lines)
-    python, threads = platform.python_version(), torch.get_num_threads()
-    return f"{model}, {cores} cores, {threads} threads of torch {torch.__version__}, Python {python}"
+    from sak.environment import cores, processor
+
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
+    return f"{processor()}, {cores()} cores, {torch.get_num_threads()} threads of {versions}"
 
 
 def main(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ machine or several with one file system, --part 1/2 and --part 2/2. Ctrl-C at an
 def main(arguments: list[str]) -> None:
     parser = config_parser(__doc__, EXAMPLE)
     parser.add_argument("--part", metavar="K/N", help="begin at the K-th of N parts; all others follow it")
-    parser.add_argument("--verify", action="store_true", help="check all that is stored, compute anew what is damaged")
+    parser.add_argument("--verify", action="store_true", help="check all that is stored, compute anew what is corrupt")
     options = parser.parse_intermixed_args(arguments)
     part = _part(options.part) if options.part else None
     experiment = config.load(options.config, options.overrides)

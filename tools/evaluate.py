@@ -1,4 +1,4 @@
-"""Judge a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines."""
+"""Evaluate a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines."""
 
 from pathlib import Path
 

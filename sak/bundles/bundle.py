@@ -36,7 +36,7 @@ def load_bundle(source: str | Path) -> Student:
     """The student of a bundle, or of its id on the hub, in eval mode.
 
     Raises:
-        UserError: it cannot be had, or is damaged.
+        UserError: it cannot be had, or is corrupt.
     """
     try:
         with contextlib.redirect_stdout(None):  # the hub's client announces what it does

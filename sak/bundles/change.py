@@ -1,4 +1,4 @@
-"""A trained student that is changed: a teacher is added, updated or removed, and what it had rests.
+"""A trained student that is changed: a teacher is added, updated or removed, and what it had is frozen.
 
 Everything of the old student is frozen but what the config names (``student.trained_beside``), and the stem keeps its
 position embedding too: it is resized on the fly for images of another size.
@@ -48,7 +48,7 @@ def trained_student(config: DictConfig) -> Student | None:
 
 
 def changed_student(config: DictConfig, source: Student, tasks: dict[str, Task], dims: dict[str, list[int]]) -> Student:
-    """The student that a run starts with, the parts that rest frozen.
+    """The student that a run starts with, with the parts that do not learn frozen.
 
     Args:
         source: of `trained_student`.

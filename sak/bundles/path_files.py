@@ -128,7 +128,7 @@ def read_path(file: str | os.PathLike) -> tuple[PathRecord, dict[str, Tensor]]:
     """The record and the weights of a path file.
 
     Raises:
-        UserError: it is none, or damaged.
+        UserError: it is none, or corrupt.
     """
     if not Path(file).is_file():
         raise UserError(f"there is no path file at {file}")
@@ -198,7 +198,7 @@ def swap_path(place: str | os.PathLike, file: str | os.PathLike, output: str | o
     try:
         path.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise UserError(f"{file} is damaged: {str(error).splitlines()[1].strip()}") from error
+        raise UserError(f"{file} is corrupt: {str(error).splitlines()[1].strip()}") from error
     swapped = replace_path(student, record.teacher, path, record.dims, record.aligner)
     save_bundle(swapped, output, keep_aligners=True)
     return swapped

@@ -39,7 +39,7 @@ class DataConfig:
     tasks: list[str] = MISSING
     workers: int = 2  # processes that load data
     timeout: int = 600  # seconds until a batch that does not come from them is given up
-    on_error: str = "stop"  # at an image whose files are missing or damaged; or skip (docs/resuming.md)
+    on_error: str = "stop"  # at an image whose files are missing or corrupt; or skip (docs/resuming.md)
     max_skipped: float = 0.001  # share of the images that may be skipped
     # Whether the crop of training avoids windows of one class also where semseg is no task, by reading it for the crop
     # alone; false as published (docs/recipes.md)

@@ -45,7 +45,7 @@ class Archive(Dataset):
 
     Raises:
         UserError: for an unknown split or task, for missing files (all are counted, the first is named), and when an
-            item is read whose file is damaged or holds values out of range.
+            item is read whose file is corrupt or holds values out of range.
     """
 
     TITLE: str

@@ -43,7 +43,7 @@ def find_images(source: str | os.PathLike[str], keep: bool = True) -> Files | Me
         keep: keep the list of an archive's members in the user's cache directory.
 
     Raises:
-        UserError: there are none, or archives are missing or damaged.
+        UserError: there are none, or archives are missing or corrupt.
     """
     place = os.path.expanduser(source)
     if re.match(r"pipe:|\w[\w.+-]*://", place):
@@ -108,7 +108,7 @@ class Images(Dataset):
         upright: turn pictures as their EXIF orientation says; not where they are a labelled archive's.
 
     Raises:
-        UserError: without files, and when an item is read whose file is damaged.
+        UserError: without files, and when an item is read whose file is corrupt.
     """
 
     def __init__(

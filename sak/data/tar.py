@@ -117,7 +117,7 @@ def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) 
     """The images, by their suffixes, of tar archives; `keep` their lists in the cache.
 
     Raises:
-        UserError: archives are missing (all are counted), one is no tar, is truncated or damaged, or none holds an
+        UserError: archives are missing (all are counted), one is no tar, is truncated or corrupt, or none holds an
             image.
     """
     missing = [path for path in paths if not os.path.isfile(path)]
@@ -194,11 +194,11 @@ def _walk(file, place: str, start: int, size: int) -> Iterator[tuple[str, int, i
     except (tarfile.TarError, EOFError) as error:
         if size == 0:
             raise UserError(f"{place} is empty: fetch it again.") from None
-        raise UserError(f"{place} is no uncompressed tar archive, or is damaged ({error}): fetch it again.") from error
-    # tarfile takes a damaged header for the end; only blocks of zeros are.
+        raise UserError(f"{place} is no uncompressed tar archive, or is corrupt ({error}): fetch it again.") from error
+    # tarfile takes a corrupt header for the end; only blocks of zeros are.
     window.seek(end)
     if window.read(BLOCK) != bytes(BLOCK):
-        raise UserError(f"{place} is truncated or damaged at byte {end}, where its end is not marked: fetch it again.")
+        raise UserError(f"{place} is truncated or corrupt at byte {end}, where its end is not marked: fetch it again.")
 
 
 class _Window:
@@ -234,7 +234,7 @@ def _cached(path: Path) -> dict[str, np.ndarray] | None:
         with np.load(path) as content:
             return {key: content[key] for key in ("offsets", "sizes", "name_ends", "name_text", "left_out")}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError):
-        return None  # not there, or damaged: listed anew
+        return None  # not there, or corrupt: listed anew
 
 
 def _keep(path: Path, members: dict[str, np.ndarray]) -> None:

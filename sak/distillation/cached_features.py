@@ -21,7 +21,7 @@ from sak.data.images import Images
 from sak.data.loading import packed
 from sak.data.transforms import finish
 from teachers import Committee
-from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache
+from teachers.cache import CORRUPT, EMPTY, FILLED, WRITTEN, TeacherCache
 from teachers.fingerprints import contents_hash, files_hash, spec_facts, teacher_facts
 
 Caches = Mapping[str, TeacherCache]  # by the teacher's name
@@ -65,13 +65,13 @@ class CachedFeatures:
 
     Attributes:
         computed: {teacher: records that it computed}.
-        damaged: records whose checksum was wrong.
+        corrupt: records whose checksum was wrong.
     """
 
     def __init__(self, committee: Committee, caches: Caches):
         self.committee, self.caches = committee, caches
         self.computed = dict.fromkeys(caches, 0)
-        self.damaged = 0
+        self.corrupt = 0
 
     def __call__(self, batch: Mapping) -> dict[str, list[Tensor]]:
         """{teacher: [float32 (B, D, h, w) per level]}"""
@@ -83,11 +83,11 @@ class CachedFeatures:
         for name, cache in self.caches.items():
             states = batch[f"cache/{name}/state"]
             view, indices = batch["view"], batch["index"]
-            if any(state in (EMPTY, DAMAGED) for state in states):
+            if any(state in (EMPTY, CORRUPT) for state in states):
                 # A batch with records that are WRITTEN beside EMPTY ones was being stored when a run was killed. All
                 # of them are computed again, together as then: other company may change a result's last bits.
                 places = [place for place, state in enumerate(states) if state != FILLED]
-                self._note_damage(cache, states.count(DAMAGED))
+                self._note_corrupt(cache, states.count(CORRUPT))
                 content = cache.encode(self.committee[name](batch["image"][places]))
                 cache.write(int(view[0]), indices[places].tolist(), content)
                 batch[f"cache/{name}"][places] = torch.from_numpy(content).to(view.device)
@@ -98,17 +98,17 @@ class CachedFeatures:
 
     def summary(self) -> str:
         counts = ", ".join(f"{name} {count}" for name, count in self.computed.items())
-        damage = f"; {self.damaged} records were damaged and replaced" if self.damaged else ""
-        return f"features computed: {counts}{damage}"
+        replaced = f"; {self.corrupt} records were corrupt and replaced" if self.corrupt else ""
+        return f"features computed: {counts}{replaced}"
 
-    def _note_damage(self, cache: TeacherCache, count: int) -> None:
-        if count and not self.damaged:
+    def _note_corrupt(self, cache: TeacherCache, count: int) -> None:
+        if count and not self.corrupt:
             warnings.warn(
-                f"{cache.directory} holds a damaged record (its checksum is wrong): it is computed anew, as are others "
+                f"{cache.directory} holds a corrupt record (its checksum is wrong): it is computed anew, as are others "
                 "that may follow",
                 stacklevel=4,
             )
-        self.damaged += count
+        self.corrupt += count
 
 
 def stage_is_cached(config: DictConfig, stage: str) -> bool:

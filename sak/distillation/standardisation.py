@@ -64,7 +64,7 @@ class EMA(nn.Module):
     not below 0.001.
 
     Processes that train together have seen each other's batches, one after the other by their rank. In eval mode the
-    running ones rest.
+    running ones are kept.
     """
 
     mean: Tensor

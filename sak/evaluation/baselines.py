@@ -37,11 +37,13 @@ class Baseline:
         """
         benchmark = next(iter(tasks.values())).dataset
         if self.dataset not in (None, benchmark):
-            raise UserError(f"the baseline {self.name} is of {self.dataset}, but the student is judged on {benchmark}")
+            raise UserError(
+                f"the baseline {self.name} is of {self.dataset}, but the student is evaluated on {benchmark}"
+            )
         if "edge" in tasks and self.boundaries not in (None, boundaries):
             raise UserError(
-                f"the boundaries of the baseline {self.name} were judged under the protocol {self.boundaries}, which "
-                f"cannot be compared with {boundaries}: evaluate with --boundaries {self.boundaries}"
+                f"the boundaries of the baseline {self.name} were evaluated under the protocol {self.boundaries}, "
+                f"which cannot be compared with {boundaries}: evaluate with --boundaries {self.boundaries}"
             )
         for task, (metric, _) in headlines(tasks).items():
             if metric not in self.metrics.get(task, {}):

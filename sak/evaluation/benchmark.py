@@ -1,4 +1,4 @@
-"""Judge a trained student on a benchmark and write down the results."""
+"""Evaluate a trained student on a benchmark and write down the results."""
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ def run_benchmark(
     if each has as many threads.
 
     Args:
-        boundaries: the protocol that ``edge`` is judged under.
+        boundaries: the protocol that ``edge`` is evaluated under.
         overwrite: replace the results that `output` holds already.
 
     Raises:

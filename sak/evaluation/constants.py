@@ -28,7 +28,7 @@ from sak.metrics import Metrics
 from sak.tasks import HIGHER, Task
 
 KEPT = ".constants"  # the folder beside the runs
-CODE = ("data", "metrics", "tasks")  # what reads the labels and judges the constants
+CODE = ("data", "metrics", "tasks")  # what reads the labels and measures the constants
 
 
 def kept_constants(
@@ -43,7 +43,8 @@ def kept_constants(
 ) -> Metrics:
     """`constant_predictions`, kept in the folder for all who ask the same of the same files.
 
-    It is the same where tasks, size, files (by name, bytes and time of change) and the code that reads and judges are.
+    It is the same where tasks, size, files (by name, bytes and time of change), and the code that reads and measures
+    are.
     """
     file = folder / f"{_fingerprint(tasks, dataset)}.json"
     kept = _read(file)
@@ -58,7 +59,7 @@ def kept_constants(
 def _read(file: Path) -> Metrics | None:
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):  # a damaged one is as good as none
+    except (FileNotFoundError, ValueError):  # a corrupt one is as good as none
         return None
 
 
@@ -107,19 +108,19 @@ def constant_predictions(
         name: task.constants(label for batch in labels[name] for label in batch).to(accelerator.device)
         for name, task in tasks.items()
     }
-    judged = {
+    metered = {
         name: [(constant, task.new_metric(workers).to(accelerator.device)) for constant in candidates[name]]
         for name, task in tasks.items()
     }
     for _, batch in batches_of(samples, batch_size, load, accelerator, "constants"):
         for name, task in tasks.items():
             shape = (len(batch["name"]), task.channels, *batch[name].shape[-2:])
-            for constant, metric in judged[name]:
+            for constant, metric in metered[name]:
                 output = constant.view(1, -1, 1, 1).expand(shape)
                 metric.update(task.predict(output), task.truth(batch))
     best: Metrics = {}
     for name, task in tasks.items():
-        values = [task.measured(metric) for _, metric in judged[name]]
+        values = [task.measured(metric) for _, metric in metered[name]]
         best[name] = {
             measure: (max if direction == HIGHER else min)(value[measure] for value in values)
             for measure, direction in task.measures.items()

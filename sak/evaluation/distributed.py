@@ -93,7 +93,7 @@ class RunningStatistics:
 
     def __init__(self, model: nn.Module, processes: int, rank: int):
         norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.momentum is not None]
-        # Those of frozen parts rest, and some have no statistics.
+        # Those of frozen parts stay as they are, and some have no statistics.
         norms = [norm for norm in norms if norm.training and norm.running_mean is not None]
         self._norms: list[Any] = norms if processes > 1 else []  # Any: nothing that is read of them is None
         self._processes, self._rank = processes, rank

@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sak.data import loading
 from sak.data.faulty_images import Skips
 from sak.data.transforms import finish
 from sak.metrics import Metrics
+from sak.progress import progress_bar
 from sak.tasks import Task
 
 Keep = Callable[[str, Tensor, Mapping], None]  # (task, its predictions of a batch, the batch)
@@ -98,15 +98,8 @@ def batches_of(
     numbers = range(len(cut))
     if shard:
         numbers = numbers[accelerator.process_index :: accelerator.num_processes]
-    progress = tqdm(
-        total=sum(len(cut[number]) for number in numbers),
-        desc=title,
-        unit="img",
-        leave=False,
-        disable=not accelerator.is_main_process,
-        mininterval=1,
-    )
-    with progress:
+    total = sum(len(cut[number]) for number in numbers)
+    with progress_bar(total, title, shown=accelerator.is_main_process, leave=False) as progress:
         for number, batch in zip(numbers, load(dataset, [cut[n] for n in numbers]), strict=True):
             if batch is not None:
                 yield number, to_device(batch, accelerator.device)

@@ -31,12 +31,12 @@ class MaskedStudents:
 
     Args:
         subject: the student and how to evaluate it.
-        tasks: to decode and judge.
+        tasks: to decode and measure.
         dataset: the images.
         file: JSON that is written after each group of sets; one of another student or other images is replaced.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is corrupt.
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class MaskedStudents:
     def _evaluate(self, group: Mapping[str, Sequence[str]]) -> dict[str, Metrics]:
         """All sets in one pass over the images: to `evaluate` they are tasks of one student."""
         student = self.subject.student.to(self.accelerator.device)
-        judged = {f"{name}/{task}": self.tasks[task] for name in group for task in self.tasks}
+        tasks = {f"{name}/{task}": self.tasks[task] for name in group for task in self.tasks}
         found = evaluate(
             _SeveralMasked(student, list(self.tasks), group).eval(),
-            judged,
+            tasks,
             self.dataset,
             self.subject.batch_size,
             self.subject.data.workers,

@@ -8,6 +8,8 @@ from sak.metrics import Metrics
 from sak.student import Student
 from sak.tasks import HIGHER, Task
 
+BASELINE = "baseline (best constant)"  # title of the constant predictions' metrics
+
 
 def rows(
     tasks: Mapping[str, Task], columns: Mapping[str, Metrics], gains: Mapping[str, float] | None = None
@@ -34,7 +36,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def console(tasks: Mapping[str, Task], metrics: Metrics, constants: Metrics) -> str:
     """What a finished run prints."""
-    return tables.console(rows(tasks, {"student": metrics, "best constant": constants}))
+    return tables.console(rows(tasks, {"student": metrics, BASELINE: constants}))
 
 
 def markdown(
@@ -44,10 +46,11 @@ def markdown(
     lines = [
         f"# Results of {name}",
         "",
-        tables.markdown(rows(tasks, {"student": metrics, "best constant": constants})),
+        tables.markdown(rows(tasks, {"student": metrics, BASELINE: constants})),
         "",
-        "*best constant*: the best that one and the same prediction for every pixel of every image reaches on the",
-        "validation set; what lies beyond it was learnt. `edge` is judged under the protocol `sak`.",
+        f"*{BASELINE}*: the best that one and the same prediction for every pixel of every image reaches on the",
+        "validation set; what lies beyond it was learnt.",
+        *(["`edge` is evaluated under the protocol `sak`."] if "edge" in tasks else []),
         *(line for note in notes for line in ("", note)),
     ]
     return "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""Predictions as files, one per task and image, for others' tools to judge."""
+"""Predictions as files, one per task and image, for others' tools to evaluate."""
 
 import shutil
 from collections.abc import Mapping

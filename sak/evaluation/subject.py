@@ -41,7 +41,7 @@ def open_subject(
     num_heads: int | None = None,
     labelled: bool = True,
 ) -> Subject:
-    """Load a student, and find out what it is to be judged on.
+    """Load a student, and find out what it is to be evaluated on.
 
     Args:
         place: a run directory; a bundle, or its id on the hub; or a checkpoint file of the published SAK code.
@@ -73,7 +73,7 @@ def open_subject(
         found = Subject(place, student, DataConfig(dataset=dataset, root=root))  # type: ignore[arg-type]
     student = found.student
     if not student.channels:
-        raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to judge")
+        raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to evaluate")
     if labelled:
         found.data.dataset = _fitting(place, student, found.data.dataset)
         if not found.data.root:

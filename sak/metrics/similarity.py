@@ -77,7 +77,7 @@ def linear_reconstruction(fitted: Moments, held: Moments) -> Tensor:
 
     Args:
         fitted: the samples on which maps, with their intercepts, are fitted by least squares.
-        held: others, on which they are judged.
+        held: others, on which they are measured.
     """
     train, test = fitted.covariance, held.about(fitted.mean)
     variance = held.covariance.diagonal()

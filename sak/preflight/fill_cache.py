@@ -17,6 +17,7 @@ from sak.distillation.cached_features import CachedFeatures, Views, build_caches
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
+from sak.progress import progress_bar
 from teachers.cache import FILLED, allocate
 
 BLOCK = 32  # batches, after which a process looks at what the others have done
@@ -29,7 +30,7 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
 
     Args:
         part: (k, n): begin at the k-th, from 0, of n parts of each view; None: by the rank among torchrun's processes.
-        verify: read all that is stored, and compute damaged records anew.
+        verify: read all that is stored, and compute corrupt records anew.
 
     Returns:
         what was done, a line for each stage.
@@ -56,14 +57,8 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
     allocate([cache for of_stage in caches.values() for cache in of_stage.values()], accelerator.print)
     features = {stage: CachedFeatures(committee, caches[stage]) for stage in stages}
     count = config.cache.views
-    progress = tqdm(
-        total=count * sum(len(dataset) for dataset in sets.values()),
-        desc="features",
-        unit="img",
-        disable=not accelerator.is_local_main_process,
-        mininterval=1,
-        dynamic_ncols=True,
-    )
+    total = count * sum(len(dataset) for dataset in sets.values())
+    progress = progress_bar(total, "features", shown=accelerator.is_local_main_process)
     try:
         with progress, loading.watching_workers():
             for stage, view in ((stage, view) for stage in stages for view in range(count)):
@@ -100,7 +95,7 @@ def _blocks(images: int, batch_size: int, part: tuple[int, int]) -> list[range]:
 
 
 def _missing(views: Views, block: Sequence[int], verify: bool) -> list[int]:
-    """The indices that at least one teacher's record lacks or, where they are verified, is damaged."""
+    """The indices that at least one teacher's record lacks or, where they are verified, is corrupt."""
     caches = views.caches.values()
     if verify:
         return [index for index in block if any(cache.read(views.view, index)[0] != FILLED for cache in caches)]

@@ -20,7 +20,7 @@ REMEDIES = {
         "restore both lists from the release: a val that was trained on measures nothing",
     ),
     "missing": ("missing files", "extract the archive again, or leave the task out of data.tasks"),
-    "damaged": ("files that cannot be read", "restore them from the archive; if they are many, check the disk"),
+    "corrupt": ("files that cannot be read", "restore them from the archive; if they are many, check the disk"),
     "pixels": ("images whose black and white cannot be told", "convert them to 8 bits a channel"),
     "range": ("labels out of range", "restore them from the archive, and check that data.dataset is what lies there"),
     "content": (

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from sak.config.schema import DataConfig
 from sak.data import SPLITS, kind_of
@@ -25,6 +24,7 @@ from sak.data.images import find_images
 from sak.errors import UserError, printable
 from sak.preflight.examination import Findings, Problem, examine, examine_unlabelled
 from sak.preflight.summary import describe_modes, summarise
+from sak.progress import progress_bar
 
 
 @dataclasses.dataclass
@@ -132,7 +132,10 @@ def read_all(examined: "Examined", workers: int, progress: bool) -> Iterator[Fin
     if not len(examined):
         return
     loader = DataLoader(examined, num_workers=workers, collate_fn=first, worker_init_fn=leave_interrupts)
-    yield from tqdm(loader, desc="read", unit="img", disable=not progress, mininterval=0.5, dynamic_ncols=True)
+    with progress_bar(len(loader), "read", shown=progress) as bar:
+        for item in loader:
+            yield item
+            bar.update()
 
 
 def survey_rendering(data: DataConfig | DictConfig, survey: Survey) -> bool:

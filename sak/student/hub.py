@@ -51,7 +51,7 @@ class BundleFiles(PyTorchModelHubMixin):
             options: of ``PyTorchModelHubMixin``, as ``revision`` and ``cache_dir``.
 
         Raises:
-            BundleError: there is none, it is damaged, or a newer sak has written it.
+            BundleError: there is none, it is corrupt, or a newer sak has written it.
         """
         source = str(pretrained_model_name_or_path)
         if os.path.isdir(source):

@@ -89,7 +89,7 @@ class Student(
     Attributes:
         activation_checkpointing: whether training computes activations of blocks, paths and heads twice instead of
             keeping them: less memory, more time, the same gradients. No part of the bundle; False at first.
-        frozen: the names of the parts that rest in training, see `freeze`. No part of the bundle.
+        frozen: the names of the parts that do not learn in training, see `freeze`. No part of the bundle.
 
     Raises:
         ValueError: levels beyond the stem's depth, an image size that the patch does not divide, an unknown path,
@@ -249,7 +249,7 @@ class Student(
         self._hub_mixin_config["image_size"] = list(image_size)
 
     def freeze(self, parts: Sequence[str]) -> None:
-        """Let these parts, as ``stem`` or ``paths.sam``, rest: no gradients, and eval mode whatever the others are in.
+        """Freeze these parts, as ``stem`` or ``paths.sam``: no gradients, and eval mode whatever the others are in.
 
         Batch norms then keep their statistics, and gates draw no noise.
         """

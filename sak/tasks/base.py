@@ -80,7 +80,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, output: Tensor) -> Tensor:
-        """Raw output (B, C, H, W) -> what the metric judges and ``colour`` draws."""
+        """Raw output (B, C, H, W) -> what the metric takes and ``colour`` draws."""
 
     @abc.abstractmethod
     def new_metric(self, workers: int = 0) -> torchmetrics.Metric:

@@ -26,7 +26,7 @@ class Edge(Task):
     scale = Scale("magma", 0, 1, "probability of a boundary")
 
     def __init__(self, dataset: str, protocol: Literal["sak", "invpt"] = "sak"):
-        """``protocol``: under which boundaries are judged, see ``sak.metrics.boundary``."""
+        """``protocol``: under which boundaries are evaluated, see ``sak.metrics.boundary``."""
         super().__init__(dataset)
         self.protocol = protocol
 
@@ -45,7 +45,7 @@ class Edge(Task):
         return BoundaryF(MAX_DIST[self.dataset], self.protocol, workers)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
-        # Boundaries are judged against other maps than those that training uses.
+        # Boundaries are evaluated against other maps than those that training uses.
         return batch["boundaries"]
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
@@ -54,7 +54,7 @@ class Edge(Task):
         return torch.tensor([[FAINT]]).logit()
 
     def to_file(self, prediction: np.ndarray) -> np.ndarray:
-        """255 p, truncated: what the metric judges, and others' tools expect."""
+        """255 p, truncated: what the metric takes, and others' tools expect."""
         return (255 * prediction[0]).astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:

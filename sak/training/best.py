@@ -35,5 +35,5 @@ def best(directory: Path, metric: str) -> dict[str, Any] | None:
     file = directory / RECORD
     record = read_json(file, ("metric", "value", "step")) if file.is_file() else None
     if record and not all(isinstance(record[key], (int, float)) for key in ("value", "step")):
-        raise UserError(f"{file} is damaged (its value or step is no number): delete it, or restore it")
+        raise UserError(f"{file} is corrupt (its value or step is no number): delete it, or restore it")
     return record if record and record["metric"] == metric else None

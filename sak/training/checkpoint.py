@@ -31,7 +31,7 @@ class Progress:
     step: int
 
 
-class DamagedCheckpoint(UserError):
+class CorruptCheckpoint(UserError):
     """A checkpoint that is not what was written."""
 
 
@@ -74,37 +74,37 @@ def prune(directory: Path, stage: str, keep: int) -> None:
 
 
 def newest(directory: Path) -> Path | None:
-    """The checkpoint furthest in training, damaged or not, or None."""
+    """The checkpoint furthest in training, corrupt or not, or None."""
     return next(iter(_newest_first(directory)), None)
 
 
 def resume(directory: Path, verify: bool = True) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint that is intact, and its content; None if there are no checkpoints.
 
-    Damaged ones that are newer are named in a warning and set aside, as ``<name>.damaged``: they no longer count.
+    Corrupt ones that are newer are named in a warning and set aside, as ``<name>.corrupt``: they no longer count.
 
     Args:
         verify: as of `load`.
 
     Raises:
-        UserError: there are checkpoints, but all are damaged; they are left as they are.
+        UserError: there are checkpoints, but all are corrupt; they are left as they are.
     """
-    damaged: dict[Path, str] = {}
+    corrupt: dict[Path, str] = {}
     for path in _newest_first(directory):
         try:
             state = load(path, verify)
-        except DamagedCheckpoint as error:
-            damaged[path] = str(error)
+        except CorruptCheckpoint as error:
+            corrupt[path] = str(error)
             continue
-        for other, reason in damaged.items():
-            aside = other.with_name(f"{other.name}.damaged")
+        for other, reason in corrupt.items():
+            aside = other.with_name(f"{other.name}.corrupt")
             os.replace(other, aside)
             warnings.warn(f"{reason}: it is now {aside.name}, and training goes on from {path.name}", stacklevel=2)
         return path, state
-    if damaged:
-        first = next(iter(damaged.values()))
+    if corrupt:
+        first = next(iter(corrupt.values()))
         raise UserError(
-            f"no checkpoint in {directory} can be read ({len(damaged)} are damaged; {first}); "
+            f"no checkpoint in {directory} can be read ({len(corrupt)} are corrupt; {first}); "
             "restore one, or delete them all to begin anew"
         )
     return None
@@ -117,7 +117,7 @@ def load(path: Path, verify: bool = True) -> dict[str, Any]:
             same file, one need do so.
 
     Raises:
-        DamagedCheckpoint: the file is incomplete, its checksums do not fit its content, it is no checkpoint, or the
+        CorruptCheckpoint: the file is incomplete, its checksums do not fit its content, it is no checkpoint, or the
             weights are ruined.
     """
     try:
@@ -128,19 +128,19 @@ def load(path: Path, verify: bool = True) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:  # nothing is wrong with what is in it
         raise
-    except Exception as error:  # zipfile and torch raise several kinds over a damaged archive
+    except Exception as error:  # zipfile and torch raise several kinds over a corrupt archive
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({reason})") from error
+        raise CorruptCheckpoint(f"checkpoint {path} is corrupt ({reason})") from error
     lacking = [key for key in CONTENT if not isinstance(state, dict) or key not in state]
     if lacking:
-        raise DamagedCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
+        raise CorruptCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
     if not isinstance(state["student"], dict):
-        raise DamagedCheckpoint(f"checkpoint {path} is none of a training (its student is no dict of weights)")
+        raise CorruptCheckpoint(f"checkpoint {path} is none of a training (its student is no dict of weights)")
     if verify and (name := not_finite(state["student"])):
-        raise DamagedCheckpoint(f"checkpoint {path} is damaged ({name} of the student is not finite)")
+        raise CorruptCheckpoint(f"checkpoint {path} is corrupt ({name} of the student is not finite)")
     stage, step = state["stage"], state["step"]
     if stage not in STAGES or not isinstance(step, int) or path_of(path.parent, Progress(stage, step)) != path:
-        raise DamagedCheckpoint(f"checkpoint {path} is not what its name says (it is of step {step!r} of {stage!r})")
+        raise CorruptCheckpoint(f"checkpoint {path} is not what its name says (it is of step {step!r} of {stage!r})")
     return state
 
 

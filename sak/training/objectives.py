@@ -103,7 +103,7 @@ def multitask(
 
 
 def choose_trained_weights(student: Student, stage: str, distils: bool) -> None:
-    """What has no part in a stage's loss rests: the optimizer must not decay it, nor DDP wait for its gradient.
+    """What has no part in a stage's loss is frozen: the optimizer must not decay it, nor DDP wait for its gradient.
 
     ``distils`` says whether the stage's loss has a distillation part.
     """

@@ -2,17 +2,15 @@
 
 import fcntl
 import os
-import platform
-import subprocess
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from sak import config as configuration
+from sak import environment
 from sak.config.schema import LOCATIONS
 from sak.errors import UserError, shown
 from sak.files import about, read_json, tidy, write_json
@@ -40,7 +38,7 @@ class RunDirectory:
 
     config.yaml       the resolved config
     inputs.json       what images and weights it began with, see `check_inputs`
-    environment.json  versions and the git revision; written anew by each start
+    environment.json  versions, the git revision and the machine; written anew by each start
     checkpoints/      resumable states
     student/          the trained student as a bundle: config.json and model.safetensors
     student_best/     the one that was best in stages.multitask.keep_best, and best.json: its value and step
@@ -135,7 +133,7 @@ class RunDirectory:
         configuration.save(config, self.config_file)
         before = read_json(self.inputs) if self.inputs.is_file() else {}
         write_json(self.inputs, {**before, **(inputs or {})})
-        write_json(self.environment, _environment())
+        write_json(self.environment, environment.describe())
 
     def close(self) -> None:
         """Let other processes work in it."""
@@ -174,17 +172,3 @@ def _is_free(key: str, now: DictConfig, before: DictConfig) -> bool:
         places = [OmegaConf.select(config, key) for config in (now, before)]
         return None not in places and RANDOM not in places
     return key == "name" or key.endswith(FREE_KEYS) or key.startswith(FREE_SECTIONS)
-
-
-def _environment() -> dict[str, str | None]:
-    try:
-        revision = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            cwd=os.path.dirname(__file__),
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        revision = None  # installed without its repository
-    return {"python": platform.python_version(), "torch": torch.__version__, "git": revision}

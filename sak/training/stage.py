@@ -17,11 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak.bundles.change import trained_and_frozen
-from sak.config.derived import distils, image_size
+from sak.config.derived import active_stages, distils, image_size
 from sak.config.schema import STAGES
 from sak.evaluation.distributed import Agreement, RunningStatistics
 from sak.evaluation.evaluate import to_device
 from sak.interrupt import StopRequest
+from sak.progress import progress_bar
 from sak.student import Student
 from sak.training import checkpoint, objectives, sharding
 from sak.training.batches import TrainingBatches
@@ -80,14 +81,12 @@ class StageTraining:
         """
         settings, steps = self.settings, self.steps
         self._prepare(state)
-        progress = tqdm(
-            total=steps * settings.batch_size,
-            initial=start * settings.batch_size,
-            desc=self.stage,
-            unit="img",
-            disable=not self.accelerator.is_main_process,
-            mininterval=1,
-            dynamic_ncols=True,
+        stages = active_stages(self.config)
+        progress = progress_bar(
+            steps * settings.batch_size,
+            f"stage {stages.index(self.stage) + 1}/{len(stages)} {self.stage}",
+            done=start * settings.batch_size,
+            shown=self.accelerator.is_main_process,
         )
         losses, batches = LossRecord(self.stage, self._mean), Waiting(self.batches.steps(start, steps))
         with StopRequest() as stop, progress:

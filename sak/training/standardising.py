@@ -7,7 +7,6 @@ from pathlib import Path
 from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch import Tensor
-from tqdm import tqdm
 
 from sak import config as configuration
 from sak.config.derived import change, distils, taught_by
@@ -15,6 +14,7 @@ from sak.config.schema import STAGES
 from sak.distillation.standardisation import Standardiser
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device
+from sak.progress import progress_bar
 from sak.training import checkpoint
 from sak.training.batches import TrainingBatches
 from sak.training.objectives import Features
@@ -110,14 +110,8 @@ def build_standardiser(
     steps = min(math.ceil(settings.standardise_images / settings.batch_size), batches.steps_per_epoch)
 
     def computed() -> Iterator:
-        progress = tqdm(
-            total=steps * settings.batch_size,
-            desc="statistics of the teachers",
-            unit="img",
-            disable=not accelerator.is_main_process,
-            mininterval=1,
-        )
-        with progress:
+        shown = accelerator.is_main_process
+        with progress_bar(steps * settings.batch_size, "statistics of the teachers", shown=shown) as progress:
             for micro_batches in batches.steps(0, steps):
                 for batch in micro_batches:
                     with accelerator.autocast():

@@ -132,7 +132,7 @@ class Experiment:
 
     def _resume(self) -> dict | None:
         """What is left of the newest checkpoint once student, teaching and scaler have theirs; None without any."""
-        with self.accelerator.main_process_first():  # which verifies them, and sets damaged ones aside, for all
+        with self.accelerator.main_process_first():  # which verifies them, and sets corrupt ones aside, for all
             found = checkpoint.resume(self.run.checkpoints, verify=self.accelerator.is_main_process)
             for stage in STAGES if self.accelerator.is_main_process else ():  # which a kill may have kept from it
                 checkpoint.prune(self.run.checkpoints, stage, self.config.stages[stage].keep_last)

@@ -131,7 +131,7 @@ def test_what_does_not_fit(bundles, tmp_path):
     with pytest.raises(UserError, match="it has no record of a path"):
         path_files.read_path(tmp_path / "x.safetensors")
     write({path_files.KEY: json.dumps(vars(record))}, dict(list(content.items())[1:]))
-    with pytest.raises(UserError, match="is damaged: Missing key"):
+    with pytest.raises(UserError, match="is corrupt: Missing key"):
         path_files.swap_path(first, tmp_path / "x.safetensors", tmp_path / "swapped")
     (tmp_path / "x.safetensors").write_bytes(b"none")
     with pytest.raises(UserError, match="cannot be read as a path"):

@@ -192,7 +192,7 @@ def test_names_that_are_no_utf8_can_be_skipped_and_told(tmp_path):
     (batch,) = load(dataset, [range(5)], 0, skips=skips)
     assert set(batch["name"]) == {"fine", "größe", "s p a c e", "\\udcff\\udce9"}
     ((_, reason),) = skips.listed().items()
-    assert "bad\\udcff.png is damaged" in reason
+    assert "bad\\udcff.png is corrupt" in reason
     "".join(batch["name"]).encode("utf-8")  # fit for any file and any drawing
 
 

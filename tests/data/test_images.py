@@ -103,10 +103,10 @@ def test_grey_and_transparent_images_become_rgb(tmp_path):
     )
 
 
-def test_damaged_images_are_named(folder):
+def test_corrupt_images_are_named(folder):
     path = folder / "three.jpeg"
     path.write_bytes(path.read_bytes()[:1000])
     dataset = Images(find_images(folder), (8, 8))
     dataset[0]
-    with pytest.raises(UserError, match=f"{path} is damaged"):
+    with pytest.raises(UserError, match=f"{path} is corrupt"):
         dataset[2]

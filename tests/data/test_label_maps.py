@@ -313,13 +313,13 @@ def test_parts_that_are_none(copy, odd):
     assert re.search(words, refused(PascalContext, copy, "human_parts").detail)
 
 
-def test_a_file_of_matlab_7_3_is_not_called_damaged(copy):
+def test_a_file_of_matlab_7_3_is_not_called_corrupt(copy):
     header = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + bytes(8) + b"\x00\x02IM"
     (copy / f"human_parts/{NAME}.mat").write_bytes(header + b"\x89HDF\r\n\x1a\n" + bytes(1000))
     problem = refused(PascalContext, copy, "human_parts")
     assert "is a MATLAB file of version 7.3" in problem.detail
     assert "-v7" in problem.detail
-    assert "damaged" not in problem.detail
+    assert "corrupt" not in problem.detail
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_the_error_and_what_it_came_from_decide(error, message):
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), over(UserError("2.jpg is damaged"), None, DIED)])
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), over(UserError("2.jpg is corrupt"), None, DIED)])
 def test_other_errors_pass(error):
     with pytest.raises(type(error)) as told, watching_workers():
         raise error

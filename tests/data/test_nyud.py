@@ -87,10 +87,10 @@ def test_classes_out_of_range_are_named(root):
         NYUDv2(root, "train", image_size=(HEIGHT, WIDTH))[0]
 
 
-def test_damaged_depth_is_named(root):
+def test_corrupt_depth_is_named(root):
     path = root / "depth/0003.npy"
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match=f"{path} is damaged"):
+    with pytest.raises(UserError, match=f"{path} is corrupt"):
         NYUDv2(root, "train", image_size=(HEIGHT, WIDTH))[0]
     np.save(path, np.zeros((3, HEIGHT, WIDTH)))
     with pytest.raises(UserError, match=rf"{path} has shape \(3, {HEIGHT}, {WIDTH}\)"):

@@ -208,7 +208,7 @@ def test_missing_folder_is_missing_files(copy):
     ],
 )
 @pytest.mark.parametrize("share", [0, 0.5])
-def test_damaged_files_are_named(copy, file, task, share):
+def test_corrupt_files_are_named(copy, file, task, share):
     path = copy / file
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])

@@ -103,9 +103,9 @@ REFUSED = {
     "floats that are none": (pillow(np.where(RAMP < 0.5, np.nan, RAMP).astype(np.float32), "TIFF"), "from nan to nan"),
     "L*a*b*": (pillow(COLOURS, "TIFF", "LAB"), "the mode LAB, which is not read"),
     "colours in floats": (opencv(COLOURS.astype(np.float32) / 255, ".tiff"), "an image of a kind that is not read"),
-    "no picture": (b"<html>404</html>", "is damaged, or an image of a kind that is not read"),
-    "empty": (b"", "is damaged, or an image of a kind that is not read"),
-    "cut off": (pillow(COLOURS)[:300], "is damaged and cannot be read"),
+    "no picture": (b"<html>404</html>", "is corrupt, or an image of a kind that is not read"),
+    "empty": (b"", "is corrupt, or an image of a kind that is not read"),
+    "cut off": (pillow(COLOURS)[:300], "is corrupt and cannot be read"),
 }
 
 

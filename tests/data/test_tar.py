@@ -147,7 +147,7 @@ def test_the_list_is_made_once_and_anew_for_another_state(tmp_path, cache, pictu
     assert list(find_images(archive)) == first
     assert walked == []
     (kept,) = cache.rglob("*.npz")
-    kept.write_bytes(b"damaged")
+    kept.write_bytes(b"corrupt")
     assert list(find_images(archive)) == first
     assert len(walked) == 1
     assert archive.stat() == before  # nothing was written to it
@@ -173,7 +173,7 @@ def truncated_between_members(path, pictures):
     os.truncate(path, end)
 
 
-def damaged_header(path, pictures):
+def corrupt_header(path, pictures):
     write(path, pictures)
     with tarfile.open(path) as archive:
         start = archive.getmembers()[5].offset
@@ -196,8 +196,8 @@ def compressed(path, pictures):
     ("make", "message"),
     [
         (truncated_member, r"train.tar ends within its member n02102040/n02102040_1.JPEG: it is truncated"),
-        (truncated_between_members, r"train.tar is truncated or damaged at byte \d+"),
-        (damaged_header, r"train.tar is truncated or damaged at byte \d+"),
+        (truncated_between_members, r"train.tar is truncated or corrupt at byte \d+"),
+        (corrupt_header, r"train.tar is truncated or corrupt at byte \d+"),
         (truncated_inner, r"train.tar, member n01440764.tar, "),
         (lambda path, _: path.touch(), "train.tar is empty"),
         (lambda path, _: write(path, {}), "train.tar holds no image"),
@@ -229,11 +229,11 @@ def test_a_folder_of_images_and_tars_is_ambiguous(tmp_path, pictures):
         find_images(tmp_path)
 
 
-def test_a_damaged_image_is_named_with_its_archive(tmp_path, pictures):
-    damaged = {**pictures, "n02102040/n02102040_1.JPEG": b"no JPEG"}
-    dataset = Images(find_images(write(tmp_path / "train.tar", damaged)), (8, 8))
+def test_a_corrupt_image_is_named_with_its_archive(tmp_path, pictures):
+    corrupt = {**pictures, "n02102040/n02102040_1.JPEG": b"no JPEG"}
+    dataset = Images(find_images(write(tmp_path / "train.tar", corrupt)), (8, 8))
     dataset[4]
-    with pytest.raises(UserError, match=r"train.tar, member n02102040/n02102040_1.JPEG, is damaged"):
+    with pytest.raises(UserError, match=r"train.tar, member n02102040/n02102040_1.JPEG, is corrupt"):
         dataset[5]
 
 

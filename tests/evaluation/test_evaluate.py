@@ -177,7 +177,7 @@ def test_constants_are_computed_once_for_the_same_files(kept, tmp_path):
     assert computed
     assert kept() == (first, False)
     (file,) = (tmp_path / "kept").iterdir()
-    file.write_text("{")  # as damaged
+    file.write_text("{")  # as corrupt
     assert kept() == (first, True)
 
 

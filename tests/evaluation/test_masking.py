@@ -67,7 +67,7 @@ def test_what_was_measured_is_kept_and_bound_to_the_student(masked, monkeypatch)
     next(head.parameters()).mul_(1.5)
     assert masked().known == {}
     students.file.write_text("{")
-    with pytest.raises(UserError, match=r"kept.json is damaged .*: delete it"):
+    with pytest.raises(UserError, match=r"kept.json is corrupt .*: delete it"):
         masked()
 
 

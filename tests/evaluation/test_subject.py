@@ -1,4 +1,4 @@
-"""What is judged, on which data, and where the results go."""
+"""What is evaluated, on which data, and where the results go."""
 
 import json
 import shutil

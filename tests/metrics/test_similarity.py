@@ -60,7 +60,7 @@ def test_cka_of_unrelated_features_is_small():
     assert linear_cka(moments(*parts, batches=20_000))[0, 1] < 0.01
 
 
-def test_reconstruction_is_least_squares_judged_on_other_samples(features):
+def test_reconstruction_is_least_squares_measured_on_other_samples(features):
     first, second = features
     fitted, held = slice(0, 300), slice(300, N)
     result = linear_reconstruction(

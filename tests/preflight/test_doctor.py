@@ -56,7 +56,7 @@ def test_everything_wrong_is_told_in_one_go(tiny, tmp_path, monkeypatch, capsys)
     assert "parameters (millions)" in out  # the plan needs no weights
 
 
-def test_unlabelled_images_are_opened_and_judged_as_training_does(tiny, archive, tmp_path, monkeypatch, capsys):
+def test_unlabelled_images_are_opened_and_checked_as_training_does(tiny, archive, tmp_path, monkeypatch, capsys):
     """Of five pictures two cannot be used; one has 16 bits, and the pipe beside them is not waited for."""
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -79,7 +79,7 @@ def test_unlabelled_images_are_opened_and_judged_as_training_does(tiny, archive,
     assert f"5 unlabelled images in {folder}; left out: 1 .txt, 1 pipes or devices" in out
     assert "3 read (1 I;16, 1 L, 1 RGB), 20..30 x 40..50 pixels" in out
     assert f"images whose black and white cannot be told (distill): 1\n    {folder}/2.png has 16 bits" in out
-    assert f"files that cannot be read (distill): 1\n    {folder}/4.png is damaged" in out
+    assert f"files that cannot be read (distill): 1\n    {folder}/4.png is corrupt" in out
     assert snapshot(tmp_path) == before
 
     dataset = Images(find_images(folder), (16, 16))
@@ -105,11 +105,11 @@ def test_a_sample_of_unlabelled_images(tiny, archive, tmp_path, monkeypatch, cap
 
 
 def test_weights_that_do_not_fit(tiny, tmp_path, monkeypatch, capsys):
-    damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(b"no weights")
-    code, out, _ = doctor(monkeypatch, capsys, tiny, f"teachers.dinov2.weights={damaged}")
+    corrupt = tmp_path / "corrupt.safetensors"
+    corrupt.write_bytes(b"no weights")
+    code, out, _ = doctor(monkeypatch, capsys, tiny, f"teachers.dinov2.weights={corrupt}")
     assert code == 1
-    assert f"{damaged} cannot be read as weights" in out
+    assert f"{corrupt} cannot be read as weights" in out
 
 
 def test_weights_that_are_no_numbers(tmp_path, monkeypatch, capsys):

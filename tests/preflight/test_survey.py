@@ -1,4 +1,4 @@
-"""What the survey of an archive finds: one archive damaged in many ways at once, and each check by itself."""
+"""What the survey of an archive finds: one archive corrupt in many ways at once, and each check by itself."""
 
 import shutil
 from pathlib import Path
@@ -104,8 +104,8 @@ def test_all_problems_are_found_at_once(archive):
     for task in ("normals", "edge"):
         assert found.pop(("missing", f"{task}, train")) == [f"{archive}/pascal-context/trainval/{names[0]}.mat"]
     for key, path in {
-        ("damaged", "image"): image,
-        ("damaged", "human_parts"): parts,
+        ("corrupt", "image"): image,
+        ("corrupt", "human_parts"): parts,
         ("content", "human_parts"): archive / f"human_parts/{names[6]}.mat",
         ("range", "semseg"): semseg_of(archive, names[3]),
         ("size", "saliency"): archive / f"sal_distill/{names[3]}.png",

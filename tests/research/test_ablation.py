@@ -637,7 +637,7 @@ def test_a_faulty_image_costs_no_table(committee, archive, forked, tmp_path, cap
     before, _ = content(out)
     faulty(archive)
     assert ablate(*arguments, "--kinds", "retrained,masked") == 2
-    assert "damaged" in capsys.readouterr().err
+    assert "corrupt" in capsys.readouterr().err
     after, _ = content(out)
     assert after == before
     skipping = ["data.on_error=skip", "data.max_skipped=0.5"]

@@ -152,7 +152,7 @@ MISTAKES = {
     "no data": (lambda p: [small(p / "b")], "say where pascal_context lies: --data ROOT"),
     "no such image": (lambda p: [small(p / "b"), p / "a.png"], "there is no image"),
     "no image": (lambda p: [small(p / "b"), text(p / "a.png")], "a.png is no image that can be read"),
-    "damaged image": (lambda p: [small(p / "b"), damaged(p / "a.png")], "a.png cannot be read as an image"),
+    "corrupt image": (lambda p: [small(p / "b"), corrupt(p / "a.png")], "a.png cannot be read as an image"),
     "empty folder": (lambda p: [small(p / "b"), (p / "empty").mkdir() or p / "empty"], "holds no image"),
 }
 
@@ -169,7 +169,7 @@ def text(path):
     return path
 
 
-def damaged(path):
+def corrupt(path):
     """Its header and checksums are well, its pixels are not there."""
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path.with_suffix(".jpg"))
     path.write_bytes(path.with_suffix(".jpg").read_bytes()[:700])

@@ -107,7 +107,7 @@ def test_a_stopped_extraction_computes_what_is_missing(tmp_path):
     features = Features(tmp_path / "features", [(3, 4, 4), (3, 2, 2)], {"train": 7, "val": 2})
     assert features.size == 2 * 9 * (48 + 12)
 
-    class Damaged(list):
+    class Corrupt(list):
         def __getitem__(self, index):
             if index == 5:
                 raise RuntimeError("here it stops")
@@ -115,7 +115,7 @@ def test_a_stopped_extraction_computes_what_is_missing(tmp_path):
 
     samples = {split: [{"image": image} for image in part] for split, part in images.items()}
     with pytest.raises(RuntimeError, match="here it stops"):
-        features.extract(model, {**samples, "train": Damaged(samples["train"])}, 2, 0, accelerator, "pooled")
+        features.extract(model, {**samples, "train": Corrupt(samples["train"])}, 2, 0, accelerator, "pooled")
     assert model.seen == 4
     features.extract(model, samples, 2, 0, accelerator, "pooled")
     assert model.seen == 4 + 3 + 2

@@ -15,7 +15,7 @@ from torch import nn
 
 from sak.errors import UserError
 from teachers import array_files
-from teachers.cache import DAMAGED, EMPTY, FILLED, WRITTEN, TeacherCache, allocate
+from teachers.cache import CORRUPT, EMPTY, FILLED, WRITTEN, TeacherCache, allocate
 from teachers.fingerprints import files_hash, weights_hash
 
 SHAPES = [(6, 3, 4), (5, 2, 2)]
@@ -129,7 +129,7 @@ def test_a_flipped_bit_is_found_and_replaced(tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert [cache.read(0, index)[0] for index in range(IMAGES)] == [FILLED] * 5 + [DAMAGED] + [FILLED] * 5
+    assert [cache.read(0, index)[0] for index in range(IMAGES)] == [FILLED] * 5 + [CORRUPT] + [FILLED] * 5
     cache.write(0, [5], content[5:6])
     state, again = cache.read(0, 5)
     assert state == FILLED
@@ -149,7 +149,7 @@ def test_a_file_that_is_cut_short_gone_or_no_array_is_made_good_and_its_records_
         path.write_bytes(b"x" * 16 + path.read_bytes()[16:])
     allocate([cache], lambda line: None)
     lost = {"cut": [5], "gone": [4, 5], "header": []}[damage]
-    assert [index for index in range(IMAGES) if cache.read(0, index)[0] == DAMAGED] == lost
+    assert [index for index in range(IMAGES) if cache.read(0, index)[0] == CORRUPT] == lost
     assert np.load(path).shape == (2,)
 
 

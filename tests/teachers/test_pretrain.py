@@ -172,7 +172,7 @@ def test_two_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
     assert (tmp_path / f"{name}.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("content", [b"PK damaged", None])
+@pytest.mark.parametrize("content", [b"PK corrupt", None])
 def test_a_checkpoint_that_is_none_is_one_sentence(content, tmp_path):
     if content is None:
         torch.save([1, 2], tmp_path / "a.pt")

@@ -96,7 +96,7 @@ def test_a_run_gets_the_metrics_that_its_training_ended_with(run, evaluate):
     assert read(run / "evaluation") == read(run)
 
 
-def test_a_bundle_with_maps_that_can_be_judged_by_themselves(run, evaluate, tmp_path):
+def test_a_bundle_with_maps_that_can_be_evaluated_by_themselves(run, evaluate, tmp_path):
     code, _, errors = evaluate(run / "student", "--data", ARCHIVE, "--batch-size", 2, "--save-maps", "--output", "o")
     assert (code, errors) == (0, [])
     output, metrics = tmp_path / "o", read(tmp_path / "o")
@@ -239,7 +239,7 @@ MISTAKES = {
     "truncated .mat": (
         data_edit("human_parts/2008_001003.mat", lambda path: os.truncate(path, 700)),
         (),
-        r"human_parts/2008_001003\.mat is damaged",
+        r"human_parts/2008_001003\.mat is corrupt",
     ),
     "label out of range": (
         data_edit("semseg/VOC12/2008_001002.png", strange_class),
@@ -253,7 +253,7 @@ MISTAKES = {
     "baseline under another protocol": (
         nothing,
         ("--baseline", "single_task_pascal_vitb", "--boundaries", "invpt"),
-        "judged under the protocol sak",
+        "evaluated under the protocol sak",
     ),
     "baseline lacks a task": (baseline_without_edge, ("--baseline", "own.json"), r"own\.json lacks edge\.ods_f"),
     "baseline twice": (

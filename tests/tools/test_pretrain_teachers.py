@@ -32,7 +32,7 @@ def contents(folder):
         (["dinov2", "--threads", "100000"], "--threads is 100000"),
         (["dino", "--steps", "1"], "unknown miniature 'dino'; did you mean dinov2?"),
         (["sam", "--init", "nowhere.safetensors"], "there is no weights file nowhere.safetensors to go on from"),
-        (["sam", "--init", "damaged.safetensors"], "damaged.safetensors cannot be read as weights"),
+        (["sam", "--init", "corrupt.safetensors"], "corrupt.safetensors cannot be read as weights"),
         (["sam", "--data", "nowhere"], "there is no nowhere/ImageSets/Context/train.txt"),
     ],
 )
@@ -40,7 +40,7 @@ def test_what_makes_no_training_is_refused_and_changes_nothing(call_tool, tmp_pa
     (tmp_path / "mini").mkdir()
     save_file({"shipped": torch.ones(3)}, tmp_path / "mini" / f"{options[0]}.safetensors")
     (tmp_path / "mini" / f"{options[0]}.md").write_text("the card")
-    (tmp_path / "damaged.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    (tmp_path / "corrupt.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     before = contents(tmp_path)
     data = [] if "--data" in options else ["--data", "archive"]
     code, _, errors = call_tool("pretrain_teachers", *options, *data, "--output", "mini", "--work", "work")

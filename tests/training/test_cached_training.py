@@ -196,7 +196,7 @@ def config_with_steps(settings, steps):
     return settings
 
 
-def test_a_damaged_record_is_computed_again_and_said_once(cached, losses, asked, capsys):
+def test_a_corrupt_record_is_computed_again_and_said_once(cached, losses, asked, capsys):
     train.train(cached(*ONE_STAGE, "name=first"))
     _, _, caches = distill_parts(cached(*ONE_STAGE))
     for view in range(2):
@@ -205,11 +205,11 @@ def test_a_damaged_record_is_computed_again_and_said_once(cached, losses, asked,
         data[-5] ^= 64
         path.write_bytes(data)
     asked.clear()
-    with pytest.warns(UserWarning, match="damaged record") as warned:
+    with pytest.warns(UserWarning, match="corrupt record") as warned:
         train.train(cached(*ONE_STAGE, "name=second"))
-    assert len([warning for warning in warned if "damaged record" in str(warning.message)]) == 1
+    assert len([warning for warning in warned if "corrupt record" in str(warning.message)]) == 1
     assert asked == [1, 1]
-    assert "dinov2 2; 2 records were damaged and replaced" in capsys.readouterr().out
+    assert "dinov2 2; 2 records were corrupt and replaced" in capsys.readouterr().out
     assert losses[5:] == pytest.approx(losses[:5], rel=1e-5)
 
 
@@ -291,7 +291,7 @@ def test_a_filling_leaves_faulty_images_out_and_lists_them(cached, archive, aske
     faulty = (archive / "ImageSets" / "Context" / "train.txt").read_text().split()[0]
     os.truncate(archive / "JPEGImages" / f"{faulty}.jpg", 1500)
     root = f"data.root={archive}"
-    with pytest.raises(UserError, match=rf"{faulty}\.jpg is damaged"):
+    with pytest.raises(UserError, match=rf"{faulty}\.jpg is corrupt"):
         fill(cached(root))
     with pytest.raises(UserError, match="1 of 2 images of distill are faulty, more than the 0"):
         fill(cached(root, "data.on_error=skip"))
@@ -308,16 +308,16 @@ def test_a_filling_leaves_faulty_images_out_and_lists_them(cached, archive, aske
     assert asked == []
 
 
-def test_verifying_finds_what_is_damaged(cached):
+def test_verifying_finds_what_is_corrupt(cached):
     settings = cached()
     fill(settings)
     _, _, caches = distill_parts(settings)
     path = caches["dinov2"].directory / "view-001" / "records-00000.npy"
     path.write_bytes(path.read_bytes()[:-3] + b"abc")
     assert fill(settings) == "distill: features computed: dinov2 0"
-    with pytest.warns(UserWarning, match="damaged"):
+    with pytest.warns(UserWarning, match="corrupt"):
         done = fill(settings, verify=True)
-    assert done == "distill: features computed: dinov2 1; 1 records were damaged and replaced"
+    assert done == "distill: features computed: dinov2 1; 1 records were corrupt and replaced"
     assert fill(settings, verify=True) == "distill: features computed: dinov2 0"
 
 

@@ -100,24 +100,24 @@ DAMAGES = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_one_is_set_aside_for_the_one_before(three, damage):
+def test_a_corrupt_one_is_set_aside_for_the_one_before(three, damage):
     damage(three / "multitask-0000010.pt")
-    expected = r"multitask-0000010\.pt is .*now multitask-0000010\.pt\.damaged.*from multitask-0000005\.pt"
+    expected = r"multitask-0000010\.pt is .*now multitask-0000010\.pt\.corrupt.*from multitask-0000005\.pt"
     with pytest.warns(UserWarning, match=expected):
         path, read = checkpoint.resume(three)
     assert (path.name, read["student"]["weight"][0]) == ("multitask-0000005.pt", 1.0)
     # It neither counts among those that are kept, nor is it met again.
     for step in (6, 7):
         checkpoint.save(three, Progress("multitask", step), state(3.0))
-    ours = ["multitask-0000006.pt", "multitask-0000007.pt", "multitask-0000010.pt.damaged"]
+    ours = ["multitask-0000006.pt", "multitask-0000007.pt", "multitask-0000010.pt.corrupt"]
     assert names(three) == ["distill-0000009.pt", *ours]
     assert checkpoint.resume(three)[0].name == "multitask-0000007.pt"
 
 
-def test_behind_two_damaged_ones_is_that_of_the_first_stage(three):
+def test_behind_two_corrupt_ones_is_that_of_the_first_stage(three):
     empty(three / "multitask-0000010.pt")
     garbage(three / "multitask-0000005.pt")
-    with pytest.warns(UserWarning, match="is damaged") as caught:
+    with pytest.warns(UserWarning, match="is corrupt") as caught:
         path, read = checkpoint.resume(three)
     assert [re.search(r"checkpoint \S*/(\S+)", str(warning.message))[1] for warning in caught] == [
         "multitask-0000010.pt",
@@ -126,11 +126,11 @@ def test_behind_two_damaged_ones_is_that_of_the_first_stage(three):
     assert (path.name, read["stage"]) == ("distill-0000009.pt", "distill")
 
 
-def test_all_damaged_is_one_line_and_nothing_is_moved(three):
+def test_all_corrupt_is_one_line_and_nothing_is_moved(three):
     for file in three.iterdir():
         truncate(file)
     before = names(three)
-    with pytest.raises(UserError, match=r"no checkpoint in .* \(3 are damaged; .*multitask-0000010\.pt") as error:
+    with pytest.raises(UserError, match=r"no checkpoint in .* \(3 are corrupt; .*multitask-0000010\.pt") as error:
         checkpoint.resume(three)
     assert "\n" not in str(error.value)
     assert names(three) == before
@@ -152,10 +152,10 @@ def test_ruined_weights_are_never_written(three, value):
 def test_one_of_several_processes_verifies(three, monkeypatch):
     flip_a_bit_of_a_tensor(three / "multitask-0000010.pt")
     assert checkpoint.resume(three, verify=False)[0].name == "multitask-0000010.pt"
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="is corrupt"):
         assert checkpoint.resume(three)[0].name == "multitask-0000005.pt"
     garbage(three / "multitask-0000005.pt")  # what cannot be read at all is no checkpoint to anyone
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="is corrupt"):
         assert checkpoint.resume(three, verify=False)[0].name == "distill-0000009.pt"
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from sak import cli, config
 from sak.data.faulty_images import Skips
 from sak.data.loading import load
-from sak.data.reading import DamagedFile
+from sak.data.reading import CorruptFile
 from sak.errors import UserError
 from sak.files import about
 from sak.training import checkpoint, train
@@ -38,7 +38,7 @@ class Numbers(Dataset):
     def __getitem__(self, index):
         self.act(index)
         if index in self.faulty:
-            raise DamagedFile(f"{index}.jpg is\ndamaged")
+            raise CorruptFile(f"{index}.jpg is\ncorrupt")
         return {"index": index}
 
 
@@ -66,7 +66,7 @@ def test_the_next_image_that_is_not_faulty_stands_in(tmp_path):
     seen = indices(batches.steps(0, 6))
     assert seen == expected
     assert seen[4:] == indices(stream(tmp_path / "resumed", faulty)[0].steps(4, 6))
-    assert ours.listed() == {index: f"{index}.jpg is damaged" for index in faulty}
+    assert ours.listed() == {index: f"{index}.jpg is corrupt" for index in faulty}
     assert ours.file.read_text().count("\n") == 3  # although two epochs met each of them
 
 
@@ -201,7 +201,7 @@ def one_of(archive, split):
 def test_a_run_skips_says_so_and_goes_on_exactly(own, archive, monkeypatch):
     os.truncate(archive / "JPEGImages" / f"{one_of(archive, 'train')}.jpg", 1500)
     shrink(archive / "sal_distill" / f"{one_of(archive, 'val')}.png")
-    with pytest.raises(UserError, match=rf"{one_of(archive, 'train')}\.jpg is damaged"):
+    with pytest.raises(UserError, match=rf"{one_of(archive, 'train')}\.jpg is corrupt"):
         train.train(own())
     every = ["stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=1"]
     with pytest.raises(UserError, match=r"1 of 2 images of distill are faulty, more than the 0"):

@@ -144,7 +144,7 @@ def test_checkpoints_of_something_else_are_set_aside(begun, recwarn):
     for name, content in strange.items():
         torch.save(content, run / "checkpoints" / name)
     assert checkpoint.resume(run / "checkpoints")[0] == good
-    assert {path.name for path in (run / "checkpoints").glob("*.damaged")} == {f"{name}.damaged" for name in strange}
+    assert {path.name for path in (run / "checkpoints").glob("*.corrupt")} == {f"{name}.corrupt" for name in strange}
     assert len([warning for warning in recwarn if "checkpoint" in str(warning.message)]) == len(strange)
 
 

@@ -84,20 +84,20 @@ def outcome(run):
     return run.metrics.read_text(), {key: value.tolist() for key, value in weights.items()}
 
 
-def test_a_run_goes_on_before_its_damaged_checkpoints_to_the_same_end(settings, monkeypatch):
+def test_a_run_goes_on_before_its_corrupt_checkpoints_to_the_same_end(settings, monkeypatch):
     whole = train.train(settings("name=whole"))
-    own = settings("name=damaged")
+    own = settings("name=corrupt")
     interrupt(monkeypatch, STEP, 7, own)  # the fourth of the second stage
     checkpoints = RunDirectory(own).checkpoints
     newest = checkpoint.newest(checkpoints)
     assert newest.name == "multitask-0000003.pt"
     os.truncate(newest, 5000)
-    with pytest.warns(UserWarning, match=r"multitask-0000003\.pt is damaged.*goes on from multitask-0000002\.pt"):
+    with pytest.warns(UserWarning, match=r"multitask-0000003\.pt is corrupt.*goes on from multitask-0000002\.pt"):
         run = train.train(own)
     assert outcome(run) == outcome(whole)
     assert sorted(file.name for file in checkpoints.iterdir()) == [
         *("distill-0000002.pt", "distill-0000003.pt"),
-        *("multitask-0000003.pt", "multitask-0000003.pt.damaged", "multitask-0000004.pt"),
+        *("multitask-0000003.pt", "multitask-0000003.pt.corrupt", "multitask-0000004.pt"),
     ]
 
 
@@ -107,7 +107,7 @@ def test_without_an_intact_checkpoint_it_does_not_begin_anew_by_itself(settings,
     files = list(RunDirectory(own).checkpoints.iterdir())
     for file in files:
         file.write_bytes(b"")
-    with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(2 are damaged; .*distill-0000002\.pt"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read \(2 are corrupt; .*distill-0000002\.pt"):
         train.train(own)
     for file in files:
         file.unlink()

@@ -1,4 +1,4 @@
-"""Judging a student on images: the library's forward pass and metrics against the plain reference and loops."""
+"""Evaluating a student on images: the library's forward pass and metrics against the plain reference and loops."""
 
 from collections.abc import Callable
 
@@ -31,13 +31,13 @@ def run() -> str:
             output = student(content["image"])
         return output[0] if isinstance(output, tuple) else output.predictions
 
-    def judge(student: nn.Module, meters: dict) -> None:
+    def evaluate_all(student: nn.Module, meters: dict) -> None:
         outputs = predictions(student)
         for name, task in tasks.items():
             meters[name].update(task.predict(outputs[name]), content[name])
 
     forward = in_turn(lambda: predictions(ours), lambda: predictions(plain), ROUNDS)
-    whole = in_turn(lambda: judge(ours, metrics), lambda: judge(plain, loops), ROUNDS)
+    whole = in_turn(lambda: evaluate_all(ours, metrics), lambda: evaluate_all(plain, loops), ROUNDS)
     rows = [ratio_row("forward", forward, 1), ratio_row("forward, predictions, metrics", whole, 1)]
     return (
         f"ViT-B, one image of {SIZE} x {SIZE}, float32; processor seconds, {ROUNDS} rounds in turn, medians. All tasks "

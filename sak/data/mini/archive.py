@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sak.data.mini.render import Rendering, render
 from sak.data.mini.saliency import salient_mask
 from sak.data.mini.scene import Scene
 from sak.data.pascal_part import PART_LABELS, PERSON
+from sak.environment import cores
 from sak.errors import UserError
 from sak.files import write_json, write_text
 from sak.locks import one_at_a_time
@@ -210,7 +210,7 @@ def render_archive(root: Path, settings: dict[str, int], workers: int | None, pr
     write_json(partial / "json" / "pascal_part.json", {str(PERSON): PART_LABELS})
 
     jobs = [(str(partial), seed, split, i, size) for split, count in counts.items() for i in range(count)]
-    workers = workers or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    workers = workers or cores()
     captions = {}
     with contextlib.ExitStack() as stack:
         results: Iterator[tuple[str, str]] = map(write_job, jobs)

@@ -3,7 +3,7 @@
 Each says of a file what is wrong with it (a `FaultyFile`) instead of guessing what it may mean.
 """
 
-from sak.data.reading.faults import DamagedFile, FaultyFile, naming
+from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 from sak.data.reading.id_lists import read_ids
 from sak.data.reading.label_maps import (
     read_classes,
@@ -19,7 +19,7 @@ from sak.data.reading.pixels import SUFFIXES, read_image, stored_size
 
 __all__ = [
     "SUFFIXES",
-    "DamagedFile",
+    "CorruptFile",
     "FaultyFile",
     "naming",
     "read_classes",

@@ -18,18 +18,18 @@ class FaultyFile(UserError):
         self.kind = kind
 
 
-class DamagedFile(FaultyFile):
+class CorruptFile(FaultyFile):
     """A file that is not there, or cannot be decoded."""
 
     def __init__(self, message: str):
-        super().__init__(message, kind="damaged")
+        super().__init__(message, kind="corrupt")
 
 
 @contextlib.contextmanager
 def naming(path: object) -> Iterator[None]:
-    """Turn any failure to decode `path` into a DamagedFile that names it.
+    """Turn any failure to decode `path` into a CorruptFile that names it.
 
-    Decoders raise what they happen to meet in damaged bytes (OSError, SyntaxError, struct.error, zlib.error, ...),
+    Decoders raise what they happen to meet in corrupt bytes (OSError, SyntaxError, struct.error, zlib.error, ...),
     so no list of types would be complete.
     """
     try:
@@ -37,9 +37,9 @@ def naming(path: object) -> Iterator[None]:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise DamagedFile(f"{path} does not exist: restore it from the archive.") from error
+        raise CorruptFile(f"{path} does not exist: restore it from the archive.") from error
     except Exception as error:
         if isinstance(error, OSError) and error.errno is not None:  # the system's, not a decoder's
-            raise DamagedFile(f"{path} cannot be read ({error.strerror}): see to the file and its disk.") from error
+            raise CorruptFile(f"{path} cannot be read ({error.strerror}): see to the file and its disk.") from error
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".:")
-        raise DamagedFile(f"{path} is damaged and cannot be read ({reason}): restore it from the archive.") from error
+        raise CorruptFile(f"{path} is corrupt and cannot be read ({reason}): restore it from the archive.") from error

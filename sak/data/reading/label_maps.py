@@ -49,7 +49,7 @@ def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
     if strays.size:
         raise FaultyFile(
             f"{path} holds the value {strays[0]}, but there are {num_classes} classes (0..{num_classes - 1}, "
-            f"{IGNORE} = ignore): it belongs to another data set, or is damaged.",
+            f"{IGNORE} = ignore): it belongs to another data set, or is corrupt.",
             kind="range",
         )
     return classes.astype(np.uint8)

@@ -21,7 +21,7 @@ def read_matlab(path: str | Path, variable: str) -> np.ndarray:
                 "-v7, or restore it from the archive."
             ) from error
     if variable not in content:
-        raise FaultyFile(f"{path} holds no variable {variable}: it belongs to another data set, or is damaged.")
+        raise FaultyFile(f"{path} holds no variable {variable}: it belongs to another data set, or is corrupt.")
     return content[variable]
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from sak.data.reading.faults import DamagedFile, FaultyFile, naming
+from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}  # in any case; what else lies in a folder is no picture
 # The modes that Pillow turns into RGB without anything to decide; others have rules of their own below, or are refused.
@@ -90,14 +90,14 @@ def opened(source: Source) -> Iterator[ImageFile.ImageFile]:
                 kind="pixels",
             ) from error
         except UnidentifiedImageError as error:
-            raise DamagedFile(
-                f"{source} is damaged, or an image of a kind that is not read: restore it, or store it as an 8-bit "
+            raise CorruptFile(
+                f"{source} is corrupt, or an image of a kind that is not read: restore it, or store it as an 8-bit "
                 "JPEG or PNG."
             ) from error
 
 
 def _turned(image: Image.Image) -> Image.Image:
-    image.load()  # so that damage is told as such
+    image.load()  # so that corruption is told as such
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # metadata that makes no sense says nothing about the orientation

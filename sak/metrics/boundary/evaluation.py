@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from sak.errors import UserError
 from sak.metrics.boundary.matching import match
 from sak.metrics.boundary.nms import suppress_non_maxima
 from sak.metrics.boundary.thinning import thin as thin_masks
 from sak.metrics.boundary.workers import process_pool
+from sak.progress import progress_bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +202,11 @@ def evaluate(
         count_image, max_dist=max_dist, protocol=protocol, thresholds=thresholds, compare=compare, thin=thin
     )
     run = map if workers == 1 else process_pool(workers).map
-    results = tqdm(run(one, predictions, truths), desc="boundaries", total=len(truths), disable=not progress)
-    counts = np.array(list(results), dtype=np.int64).reshape(-1, 3, len(thresholds))
+    with progress_bar(len(truths), "boundaries", shown=progress) as bar:
+        results = []
+        for result in run(one, predictions, truths):
+            results.append(result)
+            bar.update()
+    counts = np.array(results, dtype=np.int64).reshape(-1, 3, len(thresholds))
     count, sum_r, sum_p = counts.transpose(1, 0, 2)
     return Result(thresholds, count, sum_r, sum_p, nms or "none")

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from sak.environment import cores
 from sak.interrupt import StopRequest
 
 POLL = 0.2  # seconds
@@ -111,8 +112,7 @@ def environments(count: int) -> list[dict[str, str]]:
         return [{"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} for slot in range(count)]
     if "OMP_NUM_THREADS" in os.environ or count == 1:
         return [{}] * count
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return [{"OMP_NUM_THREADS": str(max(1, cores // count))}] * count
+    return [{"OMP_NUM_THREADS": str(max(1, cores() // count))}] * count
 
 
 def default_count() -> int:

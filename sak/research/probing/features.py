@@ -20,6 +20,7 @@ from sak.data import loading
 from sak.errors import UserError
 from sak.evaluation.evaluate import to_device
 from sak.files import read_json, write_json
+from sak.progress import progress_bar
 
 FLUSH_EVERY = 32  # batches: what a killed extraction loses at most
 
@@ -82,11 +83,8 @@ class Features:
                 f"the features of {title} take {_bytes(missing)}, but only {_bytes(free)} are free in "
                 f"{self.directory}; choose another output, fewer levels, or a smaller input_size"
             )
-        progress = tqdm(
-            total=sum(self.counts.values()), initial=sum(done.values()), desc=f"features of {title}", unit="img",
-            leave=False, mininterval=1, dynamic_ncols=True,
-        )  # fmt: skip
-        with progress:
+        total, before = sum(self.counts.values()), sum(done.values())
+        with progress_bar(total, f"features of {title}", done=before, leave=False) as progress:
             for split, dataset in images.items():
                 self._extract_split(model, split, dataset, done, batch_size, workers, accelerator, progress)
 

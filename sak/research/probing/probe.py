@@ -25,6 +25,7 @@ from sak.evaluation.distributed import build_accelerator
 from sak.files import read_json, write_json, write_text
 from sak.metrics import Metrics
 from sak.plotting import pixels, save
+from sak.progress import progress_bar
 from sak.research.frozen_models import build_models, models_to_probe
 from sak.research.probing import report
 from sak.research.probing.cell import build_head, probe_cell
@@ -102,10 +103,7 @@ class Probe:
         if left < total:
             print(f"{total - left} of {total} cells are done already")
         steps = self.settings.steps
-        progress = tqdm(
-            total=left * steps * self.settings.batch_size, desc="probe", unit="img", mininterval=1, dynamic_ncols=True,
-            disable=not left,
-        )  # fmt: skip
+        progress = progress_bar(left * steps * self.settings.batch_size, "probe", shown=left > 0)
         try:
             with progress:
                 for name, tasks in self.todo.items():

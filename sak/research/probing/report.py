@@ -6,11 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sak import tables
+from sak.evaluation.metrics_table import BASELINE
 from sak.metrics import Metrics
 from sak.metrics.delta_m import gains
 from sak.tasks import Task, arrow, headlines
-
-CONSTANT = "best constant"
 
 
 def relative(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], reference: str) -> dict[str, dict[str, float]]:
@@ -28,7 +27,7 @@ def absolute_rows(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], con
     header = ["model"]
     for name, task in tasks.items():
         header.append(f"{name} {task.headline()[0]} {arrow(task)}")
-    rows = {**metrics, CONSTANT: constants}
+    rows = {**metrics, BASELINE: constants}
     return [header] + [
         [name, *(f"{values[task][tasks[task].headline()[0]]:.2f}" for task in tasks)] for name, values in rows.items()
     ]
@@ -36,9 +35,9 @@ def absolute_rows(tasks: Mapping[str, Task], metrics: Mapping[str, Metrics], con
 
 def relative_rows(tasks: Mapping[str, Task], gained: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """A header, then a row of gains in percent for each model, with their mean Δm."""
-    judged = [task for task in tasks if task in next(iter(gained.values()))]
-    return [["model", *judged, "Δm"]] + [
-        [name, *(f"{values[task] + 0:+.1f}" for task in judged), f"{np.mean(list(values.values())):+.1f}"]
+    compared = [task for task in tasks if task in next(iter(gained.values()))]
+    return [["model", *compared, "Δm"]] + [
+        [name, *(f"{values[task] + 0:+.1f}" for task in compared), f"{np.mean(list(values.values())):+.1f}"]
         for name, values in gained.items()
     ]
 
@@ -66,14 +65,15 @@ def markdown(
     reference: str | None,
 ) -> str:
     """``probe.md``: the tables and what they mean."""
+    boundaries = " Boundaries are evaluated under the protocol `sak`." if "edge" in tasks else ""
     return f"""# Probing of {name}
 
 Frozen models with the same small heads, one for each task.
 
 {console(tasks, metrics, constants, gained, reference)}
 
-*{CONSTANT}*: the best that one and the same prediction for every pixel of every image reaches on the validation set.
-`NAME-s2` is NAME at several scales. Boundaries are judged under the protocol `sak`.
+*{BASELINE}*: the best that one and the same prediction for every pixel of every image reaches on the validation set.
+`NAME-s2` is NAME at several scales.{boundaries}
 
 ![probe](probe.png)
 """
@@ -108,9 +108,9 @@ def figure(
             for axis, (key, task) in zip(axes, tasks.items(), strict=True):
                 axis.bar(place, metrics[name][key][task.headline()[0]], 0.84, label=name, **style)
     if gained:
-        judged = next(iter(gained.values()))
+        compared = next(iter(gained.values()))
         titles = [f"{name}\n{task.headline()[0]}" for name, task in tasks.items()]
-        titles = [t if name in judged else f"{t}\n(0 by {reference})" for name, t in zip(tasks, titles, strict=True)]
+        titles = [t if name in compared else f"{t}\n(0 by {reference})" for name, t in zip(tasks, titles, strict=True)]
         axes[0].set_xticks(range(len(tasks)), titles, fontsize=8)
         axes[0].axhline(0, color="black", lw=0.8)
         axes[0].set_ylabel(f"better than {reference}, in % of its metric", fontsize=8)
@@ -119,7 +119,7 @@ def figure(
     else:
         for axis, (key, task) in zip(axes, tasks.items(), strict=True):
             measure = task.headline()[0]
-            axis.axhline(constants[key][measure], color="black", lw=0.8, ls="--", label=CONSTANT)
+            axis.axhline(constants[key][measure], color="black", lw=0.8, ls="--", label=BASELINE)
             axis.set_title(f"{key} {arrow(task)}\n{measure}, {task.units}", fontsize=8)
             axis.set_xticks([])
     for axis in axes:

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from sak.data.discovery import find_files, told
-from sak.data.reading import SUFFIXES, DamagedFile, read_image
+from sak.data.reading import SUFFIXES, CorruptFile, read_image
 from sak.data.reading.pixels import opened
 from sak.data.transforms import finish, packed_for_evaluation
 from sak.errors import UserError, printable
@@ -50,7 +50,7 @@ class GivenImages(Dataset):
         path = self.image_files[index]
         try:
             pixels = read_image(path, upright=True)
-        except DamagedFile as error:
+        except CorruptFile as error:
             raise UserError(f"{path} cannot be read as an image: give another one, or leave it out") from error
         return {**packed_for_evaluation({"image": pixels}, self.image_size), "name": self.names[index]}
 
@@ -70,7 +70,7 @@ def _checked(path: Path) -> Path:
     try:
         with opened(path) as image:
             image.verify()
-    except DamagedFile as error:
+    except CorruptFile as error:
         raise UserError(f"{path} is no image that can be read: give image files, or folders of them") from error
     return path
 

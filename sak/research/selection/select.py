@@ -48,7 +48,7 @@ def select(
     ablation: Path | None = None,
     measured: Path | None = None,
 ) -> Selection:
-    """Judge masked students, write ``selection.md``, ``.json`` and ``.png`` to `output`, and print the tables.
+    """Evaluate masked students, write ``selection.md``, ``.json`` and ``.png`` to `output`, and print the tables.
 
     Args:
         students: runs or bundles with the same teachers; a coalition's value is the mean over them.
@@ -121,7 +121,7 @@ def _retrained(
     """{subset: the value of the mean metrics of its retrained students}, relative to those with all teachers.
 
     Raises:
-        UserError: the ablation's file is damaged, or has other tasks.
+        UserError: the ablation's file is corrupt, or has other tasks.
     """
     file = ablation / "ablation.json"
     try:
@@ -133,7 +133,7 @@ def _retrained(
             if row["kind"] == RETRAINED and row["teachers"] is not None and set(row["teachers"]) <= set(teachers)
         }
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged, or not of these tasks: the ablation's command writes it anew") from error
+        raise UserError(f"{file} is corrupt, or not of these tasks: the ablation's command writes it anew") from error
     reference = metrics.get(frozenset(teachers))
     if reference is None:
         return {}

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from sak import data
 from sak.bundles.bundle import find_bundle, load_bundle
@@ -25,6 +24,7 @@ from sak.evaluation.evaluate import to_device
 from sak.files import write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
 from sak.plotting import colour_bar, heat_map, save
+from sak.progress import progress_bar
 from sak.research.frozen_models import build_models, models_to_probe
 from sak.student import Student
 
@@ -141,7 +141,7 @@ def heat_maps(result: Mapping) -> Figure:
 def _batches(dataset: loading.Samples, images: int, batch_size: int, workers: int, title: str) -> Iterator[dict]:
     chosen = loading.evenly_spread(len(dataset), images)
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-    with tqdm(total=len(chosen), desc=title, unit="img", mininterval=1) as progress:
+    with progress_bar(len(chosen), title) as progress:
         for batch in loading.load(dataset, batches, workers):
             yield batch
             progress.update(len(batch["name"]))

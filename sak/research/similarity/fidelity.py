@@ -12,7 +12,6 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from sak import config as configuration
 from sak import data, tables
@@ -24,6 +23,7 @@ from sak.evaluation.evaluate import to_device
 from sak.evaluation.subject import check_output
 from sak.files import write_json
 from sak.plotting import colour_bar, heat_map, save
+from sak.progress import progress_bar
 from sak.research.similarity.aligners import as_distilled
 from sak.research.similarity.features import tokens_inside
 from sak.student import Student
@@ -106,7 +106,7 @@ def compare_paths(
 
     found = {name: [Cosines() for _ in student.levels] for name in dims}
     batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
-    with tqdm(total=count, desc="paths and teachers", unit="img", mininterval=1) as progress:
+    with progress_bar(count, "paths and teachers") as progress:
         for batch in loading.load(dataset, batches, config.data.workers):
             images = to_device(batch, device)["image"]
             canvas = tuple(images.shape[-2:])

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from sak.errors import UserError
-from sak.torchscript import is_torchscript, read_torchscript
+from sak.tensors.torchscript import is_torchscript, read_torchscript
 
 # What training code leaves beside weights and what does nothing when it is read: its options, and numbers of NumPy.
 _scalar = np.float64(0).__reduce__()[0]
@@ -32,7 +32,7 @@ def read_tensors(path: str | os.PathLike) -> object:
     """What a safetensors or torch file holds, on the CPU; never code. Its content decides which it is, not its name.
 
     Raises:
-        UserError: it is damaged, or holds more than tensors and plain values.
+        UserError: it is corrupt, or holds more than tensors and plain values.
     """
     # What the libraries say is not passed on: it is about their insides, or advises to load the code too.
     path = Path(path)
@@ -59,8 +59,8 @@ def read_tensors(path: str | os.PathLike) -> object:
             f"{path} cannot be read as weights: it is no file of torch, or holds code, which is never loaded; save the "
             "state_dict of its model alone"
         ) from error
-    except Exception as error:  # damaged bytes raise whatever their decoder happens to meet
-        raise UserError(f"{path} cannot be read as weights: it is damaged or cut short; fetch it again") from error
+    except Exception as error:  # corrupt bytes raise whatever their decoder happens to meet
+        raise UserError(f"{path} cannot be read as weights: it is corrupt or cut short; fetch it again") from error
 
 
 def metadata_of(path: str | os.PathLike) -> dict[str, str]:
