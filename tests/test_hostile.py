@@ -445,7 +445,7 @@ OTHERS = {
     "pretrain_teachers sam": "required: --data",
     "pretrain_teachers sam --data folder --steps -1": "no whole number from 1",
     "pretrain_teachers sam --data folder --steps 0": "no whole number from 1",
-    "pretrain_teachers sam --data folder --batch-size 0": "no whole number from 1",
+    "pretrain_teachers sam --data folder --batch-size 0": "no whole number from 2",
     "pretrain_teachers sam --data folder --learning-rate nan": "'nan' is no positive number",
     "pretrain_teachers sam --data folder --learning-rate 0": "'0' is no positive number",
     "pretrain_teachers sam --data folder --seed -1": "no whole number from 0",
@@ -562,7 +562,7 @@ def test_every_tool_is_in_the_table():
 FULL = {  # a tool, what of it meets the full disk, and the place that it names
     "evaluate runs/tiny --output new --save-maps": ("PIL.Image.Image.save", "new"),
     "inspect_router runs/tiny --output new --no-knock-out": ("torch.utils.tensorboard.SummaryWriter.add_image", "new"),
-    "inspect_fidelity runs/tiny --output new": ("matplotlib.figure.Figure.savefig", "new/fidelity.png"),
+    "inspect_fidelity runs/tiny --output new": ("PIL.Image.Image.save", "new/fidelity.png"),
     "probe_teachers tiny.yaml output=new probe.steps=1 probe.batch_size=1": (
         "torch.utils.tensorboard.SummaryWriter.add_scalar",
         "new",

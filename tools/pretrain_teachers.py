@@ -25,7 +25,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", default="teachers/mini", metavar="DIR", help="for weights, card and figure")
     parser.add_argument("--work", default="runs/pretrain", metavar="DIR", help="for the checkpoint that resumes a run")
     parser.add_argument("--steps", type=whole(1), help="optimizer steps (default: the recipe's)")
-    parser.add_argument("--batch-size", type=whole(1), help="images a step (default: the recipe's)")
+    parser.add_argument(
+        "--batch-size", type=whole(2), help="images a step, which are compared with each other (default: the recipe's)"
+    )
     parser.add_argument("--learning-rate", type=positive, metavar="RATE", help="peak rate (default: the recipe's)")
     parser.add_argument("--init", metavar="FILE", help="weights of the same miniature to go on from")
     parser.add_argument("--seed", type=whole(0, MOST_SEED), default=0)

@@ -1,8 +1,6 @@
 """Train one miniature, export its weights, and measure them."""
 
 import dataclasses
-import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -62,7 +60,7 @@ def pretrain(
         init: a weights file of this miniature to go on from.
 
     Raises:
-        UserError: there is no such miniature, a number makes no training, or an archive or a file is incomplete.
+        UserError: there is no such miniature, or an archive or a file is incomplete.
     """
     if name not in RECIPES:
         raise UserError(unknown("miniature", name, RECIPES))
@@ -70,15 +68,6 @@ def pretrain(
     steps = recipe.steps if steps is None else steps
     batch_size = recipe.batch_size if batch_size is None else batch_size
     learning_rate = recipe.learning_rate if learning_rate is None else learning_rate
-    for option, value, makes_sense, rule in (
-        ("steps", steps, steps >= 1, "at least 1"),
-        ("batch-size", batch_size, batch_size >= 2, "at least 2, as a batch is compared within itself"),
-        ("learning-rate", learning_rate, 0 < learning_rate < math.inf, "a positive number"),
-        ("seed", seed, 0 <= seed < 2**63, "from 0 to 2^63 - 1"),
-        ("threads", threads, 1 <= threads <= (os.cpu_count() or 1), f"from 1 to {os.cpu_count()}, the cores here"),
-    ):
-        if not makes_sense:
-            raise UserError(f"--{option} is {value}, but must be {rule}; nothing was changed.")
     if init is not None and not Path(init).is_file():
         raise UserError(f"there is no weights file {init} to go on from; correct --init.")
     weights = None if init is None else read(Path(init), name)

@@ -195,4 +195,4 @@ def test_stages_steps_and_distillation(write, distill, multitask, teachers, acti
     settings = config.load(write(COMPLETE.split("stages:")[0] + text))
     assert derived.active_stages(settings) == active
     assert [stage for stage in schema.STAGES if derived.distils(settings, stage)] == distilling
-    assert sum(schema.number_of_steps(stage, images=11) for stage in settings.stages.values()) == steps
+    assert sum(derived.number_of_steps(stage, images=11) for stage in settings.stages.values()) == steps

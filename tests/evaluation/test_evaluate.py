@@ -110,9 +110,14 @@ def test_tables(parts):
     constants = {name: dict.fromkeys(task.measures, 6.0) for name, task in tasks.items()}
     written = re.sub(" +", " ", metrics_table.markdown("x", tasks, metrics, constants))
     assert "| normals | mean_error | 12.35 | 6.00 | degrees | lower |" in written
+    assert "under the protocol `sak`" in written
+    without = {name: task for name, task in tasks.items() if name != "edge"}
+    assert "protocol" not in metrics_table.markdown("x", without, metrics, constants)
     lines = metrics_table.console(tasks, metrics, constants).splitlines()
     assert len(lines) == 2 + sum(len(task.measures) for task in tasks.values())
-    assert lines[0].split() == ["task", "metric", "student", "best", "constant", "unit", "better", "is"]
+    assert re.split("  +", lines[0]) == [
+        "task", "metric", "student", "baseline (best constant)", "unit", "better is",
+    ]  # fmt: skip
 
 
 def test_figures_have_a_panel_for_everything(parts):

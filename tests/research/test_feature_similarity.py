@@ -76,9 +76,12 @@ MISTAKES = {
         ["probe.extra.vit={family: dinov2, model: vit_tiny_patch16_384, weights: random, levels: [1, 5]}"],
         "different numbers: dinov2 4, vit 2",
     ),
-    "scales that cannot be tiled": (["probe.scales=[0,1]"], "scales [0, 1] cannot be tiled"),
+    "scales that cannot be tiled": (
+        ["probe.scales=[0,1]"],
+        "probe.scales is [0, 1], but must be a list of different whole numbers",
+    ),
     "too few tokens": (["probe.scales=[1,2,3]", "--images", "1"], "too few to fit linear maps of 72 channels"),
-    "no images": (["--images", "0"], "--images is 0"),
+    "no images": (["--images", "0"], "--images: '0' is no whole number from 1"),
 }
 
 
