@@ -6,7 +6,7 @@ import pytest
 from sak.data.mini.archive import MAIN_SHARE, draw
 from sak.data.mini.caption import NOUNS
 from sak.data.mini.classes import CONTEXT_ID, VOC
-from sak.data.mini.primitives import Ellipsoid, Plane
+from sak.data.mini.primitives import Annulus, Ellipsoid, Plane, box, rotation
 from sak.data.mini.render import render
 from sak.data.mini.saliency import salient_mask
 from sak.data.mini.scene import Camera, Light, Scene, look_at
@@ -125,3 +125,29 @@ def test_salient_objects_are_whole_instances(drawings):
         assert mask.any()
         assert (rendering.semseg[mask] > 0).all()
         assert not np.intersect1d(rendering.instances[mask], rendering.instances[~mask]).size
+
+
+@pytest.mark.parametrize("shape", ["slanted square", "disc", "bar"])
+def test_image_and_labels_agree_to_a_fraction_of_a_pixel(shape):
+    """A bright shape before a dark wall has its centre of mass where its mask has it."""
+    white = solid((0.95, 0.95, 0.95))
+    things = {
+        "slanted square": box((0.04, 4, 0.03), (1.3, 0.1, 1.3), white, axes=rotation(1, 0.3)),
+        "disc": Annulus((-0.05, 4, 0.02), (0, 1, 0), 0.0, 0.7, white),
+        "bar": box((0.02, 4, -0.04), (0.5, 0.1, 1.9), white, axes=rotation(1, 1.0)),
+    }
+    backdrop = Thing("wall", [Plane((0, 9, 0), solid((0.02, 0.02, 0.02)), rotation(0, np.pi / 2))], stuff=True)
+    rendering = render(scene_of([Thing("sheep", [things[shape]], voc="sheep"), backdrop], 64))
+    shown, mask = rendering.image.astype(float).mean(-1), rendering.instances == 1
+    assert np.abs(offset(shown, mask)).max() < 0.1
+    # What the assertion above can see: half a pixel to the side, as by a ray through the pixel's corner.
+    for moved in ((shown + np.roll(shown, 1, axis=1)) / 2, (shown + np.roll(shown, -1, axis=0)) / 2):
+        assert np.abs(offset(moved, mask)).max() > 0.35
+
+
+def offset(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(x, y) by which an image is off a mask that it shows bright, from the centres of mass of both."""
+    weights = [(image - image.min()) / (image.max() - image.min()), mask.astype(float)]
+    rows, columns = np.mgrid[: len(mask), : len(mask)]
+    centres = [np.asarray([(w * columns).sum(), (w * rows).sum()]) / w.sum() for w in weights]
+    return centres[0] - centres[1]
