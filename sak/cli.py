@@ -44,14 +44,22 @@ class _Parser(argparse.ArgumentParser):
 
 
 def tool_parser(description: str | None, example: str) -> argparse.ArgumentParser:
-    """The command line of a tool; a mistake in it is a UserError."""
+    """The command line of a tool; a mistake in it is a UserError.
+
+    Args:
+        example: as it is called by its path; what is shown is as it has been called.
+    """
+    if os.path.basename(sys.argv[0]).startswith("sak "):  # by `sak.__main__`
+        example = re.sub(r"python tools/(\w+)\.py", r"sak \1", example)
+        example = re.sub(r"tools/(\w+)\.py", r"-m sak \1", example)
+        example = re.sub(r"\bconfigs/(\S+)\.yaml", r"\1", example)
     return _Parser(description=description, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def config_parser(description: str | None, example: str) -> argparse.ArgumentParser:
     """That of a tool that is about a config: the file, and what overrides it."""
     parser = tool_parser(description, example)
-    parser.add_argument("config", help="a YAML file of configs/ or of your own")
+    parser.add_argument("config", help="a YAML file, or the name of one that comes with sak, as sak_pascal")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that override the file's")
     return parser
 

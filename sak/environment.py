@@ -7,6 +7,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import sak
+
 # Those whose versions can move numbers: the models' libraries, what trains them, and what reads images and labels.
 LIBRARIES = (
     "torchvision", "timm", "open_clip_torch", "segment-anything", "onedl-mmsegmentation", "accelerate",
@@ -19,6 +21,7 @@ def describe() -> dict[str, Any]:
     import torch  # not for those who only count cores
 
     return {
+        "sak": sak.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{library: _version(library) for library in LIBRARIES},
@@ -50,9 +53,11 @@ def _version(library: str) -> str | None:
 
 
 def _revision() -> str | None:
-    command = ["git", "describe", "--always", "--dirty"]
+    command, checkout = ["git", "describe", "--always", "--dirty"], Path(__file__).parents[1]
+    if not (checkout / ".git").exists():  # installed: a repository above it would be another one
+        return None
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -130,6 +130,12 @@ def read_json(path: str | os.PathLike, keys: Sequence[str] = ()) -> dict[str, An
     return content
 
 
+def shipped(folder: str) -> Path:
+    """A folder that comes with this package: inside of it where it was installed, beside it in a checkout."""
+    package = Path(__file__).parent
+    return package / folder if (package / folder).is_dir() else package.parent / folder
+
+
 def _partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 

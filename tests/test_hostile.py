@@ -463,7 +463,7 @@ OTHERS = {
     "doctor tiny.yaml data.dataset=imagenet": "unknown data set",
     "doctor tiny.yaml seed=-1": "seed is -1",
     "ablate_teachers / --select": "/",
-    "ablate_teachers nowhere": "nowhere is no YAML file",
+    "ablate_teachers nowhere": "nowhere is no config",
     "ablate_teachers runs/unfinished --select": "is unfinished",
     "ablate_teachers bundle --select": "say where pascal_context lies",
     "ablate_teachers bundle --select --data nowhere": "--data is nowhere",

@@ -8,6 +8,7 @@ See docs/ablation.md."""
 import sys
 from pathlib import Path
 
+from sak import config
 from sak.cli import config_parser, run, whole
 from sak.errors import UserError
 from sak.files import about
@@ -55,17 +56,16 @@ def main(arguments: list[str]) -> None:
     for name in ("value", "images", "pairs", "data"):
         if getattr(options, name) is not None and not options.select:
             parser.error(f"--{name} is of the selection: add --select, or leave it out")
-    if Path(options.config).suffix in (".yaml", ".yml"):
+    place = Path(options.config)
+    if place.suffix in (".yaml", ".yml") or (not place.exists() and config.find(place)):
         _ablate(options)
     elif options.select:
         _select(options)
     else:
-        raise UserError(f"{options.config} is no YAML file: give a config, or a run or bundle and --select")
+        raise UserError(f"{options.config} is no config: give one, or a run or bundle and --select")
 
 
 def _ablate(options) -> None:
-    from sak import config
-
     committee = list(config.load(options.config, options.overrides).teachers)
 
     from sak.research.ablation.report import KINDS, MASKED, RETRAINED

@@ -4,6 +4,7 @@ Every mistake is one sentence that names the key, the file and, where there is o
 """
 
 import copy
+import difflib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,15 +18,15 @@ from sak.config import reading
 from sak.config.checks import check
 from sak.config.derived import change, trained_beside
 from sak.config.schema import LOCATIONS, Config, plain
-from sak.errors import UserError
-from sak.files import write_text
+from sak.errors import SHOWN, UserError
+from sak.files import shipped, write_text
 
 # Short names on the command line.
 ALIASES = {"from": "student.weights"}
 
 
 def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
-    """Read a YAML config, what it ``extends``, and ``key=value`` overrides into a checked Config.
+    """Read a YAML config (``find`` says which), what it ``extends``, and ``key=value`` overrides into a checked Config.
 
     A teacher that is set to null is taken out again: ``teachers.sam=null``; so is a model of ``probe.extra``. On the
     command line, ``from=RUN`` is short for ``student.weights=RUN``.
@@ -34,7 +35,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
     """
     config = OmegaConf.structured(Config)
-    for file, node in _chain(Path(path)):
+    for file, node in _chain(os.fspath(path)):
         config = _merge(config, reading.content_of_file(node, file), str(file))
     for override in overrides:
         key, _, _ = override.partition("=")
@@ -62,6 +63,11 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     return config
 
 
+def find(name: str | os.PathLike) -> Path | None:
+    """The config that a path stands for, or the name of one that comes with sak, as ``sak_pascal``; None: neither."""
+    return Path(name) if Path(name).is_file() else _named().get(os.fspath(name))
+
+
 def save(config: DictConfig, path: str | os.PathLike) -> None:
     write_text(path, OmegaConf.to_yaml(config))
 
@@ -72,16 +78,25 @@ def differences(one: DictConfig, other: DictConfig) -> list[str]:
     return sorted(key for key in flat_one.keys() | flat_other.keys() if flat_one.get(key) != flat_other.get(key))
 
 
-def _chain(path: Path) -> list[tuple[Path, MappingNode]]:
+def _named() -> dict[str, Path]:
+    """{name: file} of the configs that come with sak: ``baselines/sum`` for ``configs/baselines/sum.yaml``."""
+    folder = shipped("configs")
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.rglob("*.yaml"))}
+
+
+def _chain(path: str) -> list[tuple[Path, MappingNode]]:
     """The file and all that it extends, the remotest ancestor first, each as its keys and values."""
     chain: list[tuple[Path, MappingNode]] = []
     met: list[Path] = []  # as the file system knows them, whatever way leads there
-    parent: str | None = str(path)
+    parent: str | None = path
     while parent is not None:
-        file = chain[-1][0].parent / parent if chain else Path(parent)
-        if not file.is_file():
+        place = chain[-1][0].parent / parent if chain else Path(parent)
+        file = place if place.is_file() else _named().get(parent)
+        if file is None:
             named_by = f", which {chain[-1][0]} extends" if chain else ""
-            raise UserError(f"no config file at {file}{named_by}")
+            nearest = difflib.get_close_matches(Path(parent).stem[:SHOWN], _named(), n=1)
+            advice = f"; of those that come with sak the nearest is {nearest[0]}" if nearest else ""
+            raise UserError(f"no config file at {place}{named_by}{advice}")
         if file.resolve() in met:
             through = [*(str(known) for known, _ in chain[met.index(file.resolve()) :]), str(file)]
             raise UserError(f"{file} extends itself through {' -> '.join(through)}")
