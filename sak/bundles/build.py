@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 from sak import data, tasks
 from sak.bundles.bundle import find_bundle, load_bundle
-from sak.config.derived import CHANGES, distils, image_size, left_out
+from sak.config.derived import CHANGES, distils, image_size, left_out, unlabelled
 from sak.config.schema import STAGES, DataConfig, plain, teacher_spec
 from sak.data.archive import Archive
 from sak.data.discovery import told
-from sak.data.images import Images, find_images
+from sak.data.images import CentreCrops, Images, find_images
 from sak.errors import UserError, printable
 from sak.student import Student
 from sak.student.hub import asked_only_if_reachable
@@ -22,7 +22,13 @@ from teachers import Committee
 
 
 def build_tasks(settings: DataConfig | DictConfig) -> dict[str, Task]:
-    """The tasks of a data set that a config names, in its order."""
+    """The tasks of a data set that a config names, in its order.
+
+    Raises:
+        UserError: it names none, or the data set has no labels for one.
+    """
+    if not settings.tasks:
+        raise UserError("data.tasks is empty, but this needs labels: name tasks, and the data set that has them")
     benchmark = data.benchmark(settings.dataset)
     return {name: tasks.build(name, benchmark) for name in settings.tasks}
 
@@ -67,6 +73,20 @@ def build_training_set(
     if files.left_out:
         say(f"{printable(settings.images)}: {len(files):,} images; {told(files.left_out)}")
     return Images(files, size, config.seed, scale)
+
+
+def build_pictures(config: DictConfig, split: str) -> Archive | CentreCrops:
+    """Images to look at, without labels: of the data set's split, or every other unlabelled one where that is all.
+
+    Raises:
+        UserError: they are not there.
+    """
+    if not unlabelled(config):
+        data.prepare(config.data)
+        return data.build(config.data, split, tasks=())
+    files = find_images(config.stages.distill.images)
+    chosen = range(len(files))[data.SPLITS.index(split) :: len(data.SPLITS)]
+    return CentreCrops([files[index] for index in chosen], image_size(config, "distill"))
 
 
 def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapping[str, Sequence[int]]) -> Student:

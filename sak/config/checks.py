@@ -47,7 +47,7 @@ def check(config: DictConfig, where: str) -> None:
         for name in models:
             if not MODEL_NAME.holds(name):
                 raise UserError(f"{where}: {kind} has the name {name!r}, but it must be {MODEL_NAME.says}")
-    require(len(config.data.tasks) == len(set(config.data.tasks)) > 0, "data.tasks", "a list of different tasks")
+    require(len(config.data.tasks) == len(set(config.data.tasks)), "data.tasks", "a list of different tasks")
     _check_computation(config, require)
     _check_change(config, where)
     for name in config.stages:

@@ -35,6 +35,11 @@ def left_out(stage: DictConfig) -> bool:
     return stage.steps == 0
 
 
+def unlabelled(config: DictConfig) -> bool:
+    """Whether images without labels are all that the config has; else there is a data set, with tasks or without."""
+    return not config.data.tasks and config.stages.distill.images is not None
+
+
 def active_stages(config: DictConfig) -> list[str]:
     """Those that the config does not skip, in their order."""
     return [stage for stage in STAGES if not left_out(config.stages[stage])]

@@ -21,6 +21,8 @@ from sak.config.schema import LOCATIONS, Config, plain
 from sak.errors import SHOWN, UserError
 from sak.files import shipped, write_text
 
+NO_DATASET = "none"  # what data.dataset is where neither labels nor images of one are asked for
+
 # Short names on the command line.
 ALIASES = {"from": "student.weights"}
 
@@ -42,6 +44,8 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         if key in ALIASES:
             override = ALIASES[key] + override.removeprefix(key)
         config = _merge(config, reading.content_of_override(override), reading.COMMAND_LINE)
+    if not OmegaConf.is_missing(config.data, "tasks") and not config.data.tasks:
+        _leave_out_labels(config, str(path))
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         OmegaConf.resolve(config)
@@ -66,6 +70,31 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
 def find(name: str | os.PathLike) -> Path | None:
     """The config that a path stands for, or the name of one that comes with sak, as ``sak_pascal``; None: neither."""
     return Path(name) if Path(name).is_file() else _named().get(os.fspath(name))
+
+
+def _leave_out_labels(config: DictConfig, where: str) -> None:
+    """Without tasks there is no second stage, and nobody need say on what, or how, it would train.
+
+    Raises:
+        UserError: there are no images either.
+    """
+    distill, multitask = config.stages.distill, config.stages.multitask
+    multitask.steps = 0
+    for mine, part, keys in (
+        (multitask, distill, ("batch_size",)),
+        (multitask.optim, distill.optim, ("lr", "weight_decay", "schedule")),
+    ):
+        for key in keys:
+            if OmegaConf.is_missing(mine, key) and not OmegaConf.is_missing(part, key):
+                mine[key] = part[key]
+    if OmegaConf.is_missing(config.data, "dataset"):
+        if distill.images is None:
+            raise UserError(
+                f"{where}: data.tasks is empty, and stages.distill.images is null: set it to a folder of images, to "
+                "tars, or set data.dataset and data.root"
+            )
+        config.data.dataset = NO_DATASET
+        config.data.root = distill.images
 
 
 def save(config: DictConfig, path: str | os.PathLike) -> None:

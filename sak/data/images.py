@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from sak.data.discovery import expand, find_files, suffix_of, told
@@ -153,3 +153,34 @@ class Images(Dataset):
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
         return {"pixels": pixels, "name": printable(path.stem)}
+
+
+class CentreCrops(Dataset):
+    """Whole pictures as an evaluation without labels sees them: {"image", "name"} as of `Images`, "size": (H, W).
+
+    The picture is resized until it covers (H, W), and what stands over on both sides is left out.
+
+    Args:
+        files, image_size: as of `Images`.
+    """
+
+    def __init__(self, files: Sequence[Path | Member], image_size: tuple[int, int]):
+        self.image_files, self.image_size = files, image_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Every epoch sees the same."""
+
+    def __len__(self) -> int:
+        return len(self.image_files)
+
+    def __getitem__(self, index: int) -> dict:
+        return finish(self.packed(index))
+
+    def packed(self, index: int) -> dict:
+        """The item before `finish`."""
+        path = self.image_files[index]
+        image = ImageOps.fit(
+            Image.fromarray(read_image(path, upright=True)), self.image_size[::-1], Image.Resampling.BICUBIC
+        )
+        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
+        return {"pixels": pixels, "name": printable(path.stem), "size": self.image_size}

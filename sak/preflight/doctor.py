@@ -10,7 +10,7 @@ from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig
 
 import teachers
-from sak.config.derived import image_size, left_out
+from sak.config.derived import image_size, left_out, unlabelled
 from sak.config.schema import teacher_spec
 from sak.errors import UserError
 from sak.preflight.examination import Problem
@@ -35,7 +35,7 @@ def diagnose(
     Raises:
         UserError: the data set's name, or one of its tasks, is unknown.
     """
-    survey = survey_archive(config.data, sample, workers, progress)
+    survey = Survey() if unlabelled(config) else survey_archive(config.data, sample, workers, progress)
     train = survey.counts.get("train", 0)
     images = {"distill": train, "multitask": train}
     if config.stages.distill.images is not None and not left_out(config.stages.distill):

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+import torch
 from omegaconf import DictConfig
 
+from sak.bundles.build import build_pictures
 from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe_start
 from sak.config.derived import change, left_out
 from sak.data.faulty_images import Skips
-from sak.evaluation import metrics_table
+from sak.evaluation import metrics_table, sources
 from sak.files import write_json, write_text
 from sak.metrics import Metrics
 from sak.student import Student
@@ -42,11 +44,26 @@ def write_evaluated(
 
 
 def write_distilled(
-    config: DictConfig, run: RunDirectory, student: Student, steps: int, skips: Sequence[Skips | None]
+    config: DictConfig,
+    run: RunDirectory,
+    student: Student,
+    steps: int,
+    skips: Sequence[Skips | None],
+    learned: sources.Learned,
+    device: torch.device,
 ) -> None:
-    """Of a run of the first stage alone: a student to go on from, and no metrics, which it has none."""
+    """Of a run of the first stage alone: a student to go on from, and no metrics, which it has none.
+
+    Where there are no labels at all, what it has learned is shown by its features.
+
+    Args:
+        learned: what its paths have learned.
+    """
     save_bundle(student, run.student, keep_aligners=True)
     notes = _notes(config, run, skips)
+    if not config.data.tasks:
+        pictures = build_pictures(config, "val")
+        notes.append(sources.report(student, learned, pictures, run.path, config.data.workers, device))
     write_text(run.results, metrics_table.of_distillation(config.name, student, steps, run.path, notes))
     write_json(run.metrics, {})
 

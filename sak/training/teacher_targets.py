@@ -1,9 +1,10 @@
 """What the paths learn in each stage: the teachers' features, computed or kept on disk, and standardised if asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from accelerate import Accelerator
 from omegaconf import DictConfig
+from torch import Tensor
 
 from sak.config.derived import distils
 from sak.data.archive import Archive
@@ -77,6 +78,13 @@ class Teaching:
                 self.config, stage, self.committee, features, batches, self.accelerator
             )
         return objectives.standardised(features, self.standardisers[kind])
+
+    def learned(self, images: Tensor) -> Mapping[str, Sequence[Tensor]]:
+        """What the first stage's paths learn of images (B, 3, H, W): {teacher: [per level (B, D_t, h, w)]}."""
+        assert self.committee is not None
+        features = self.committee(images)
+        kind = self.config.stages.distill.standardise
+        return self.standardisers[kind](features) if kind in self.standardisers else features
 
     def summary(self, stage: str) -> str | None:
         """What the stage's caches were good for, if it has any."""

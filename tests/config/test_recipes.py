@@ -16,7 +16,8 @@ from sak.training.train import train
 from teachers import Committee
 
 ROOT = Path(__file__).parents[2]
-FULL = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.stem != "sak_pascal_mini")
+OURS = ("sak_pascal_mini", "distill_folder")  # which no paper has
+FULL = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.stem not in OURS)
 COMMITTEE = {"dinov2": 768, "clip": 768, "sam": 768}
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from sak.evaluation.sources import fidelity_figure
 from sak.research.probing import report
 from sak.research.similarity.features import heat_maps
-from sak.research.similarity.fidelity import _figure
 from sak.tasks import build
 
 PAGE = 930  # pixels
@@ -37,7 +37,7 @@ def test_likeness_is_as_wide_as_a_page_and_its_numbers_fit_their_cells(models, l
 
 def test_fidelity_has_one_scale_that_is_shown():
     cell = {"token": 0.9, "token_spread": 0.02, "whole": 0.85, "whole_spread": 0.03, "constant": 0.4}
-    figure = _figure({"teachers": {"clip": {1: cell, 3: cell}, "sam": {1: cell, 3: cell}}, "levels": (1, 3)})
+    figure = fidelity_figure({"clip": {1: cell, 3: cell}, "sam": {1: cell, 3: cell}})
     assert bars(figure) == {"cosine, mean ± spread over images": (0, 1)}
     assert {axis.images[0].get_clim() for axis in figure.axes if axis.images} == {(0, 1)}
 

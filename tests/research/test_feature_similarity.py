@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from sak import cli, config
-from sak.research.similarity.features import Sources, _samples, compare
+from sak.evaluation.sources import Sources
+from sak.research.similarity.features import _samples, compare
 from sak.student import Student
 
 ROOT = Path(__file__).parents[2]

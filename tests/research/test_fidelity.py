@@ -13,9 +13,9 @@ from sak import config, data
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
 from sak.bundles.bundle import load_bundle
 from sak.errors import UserError
+from sak.evaluation.sources import Cosines, tokens_inside
 from sak.research.similarity.aligners import as_distilled, learned_standardiser, with_aligners
-from sak.research.similarity.features import tokens_inside
-from sak.research.similarity.fidelity import Cosines, colours, principal_axes
+from sak.research.similarity.fidelity import colours, principal_axes
 from sak.training import checkpoint
 from sak.training.train import train
 

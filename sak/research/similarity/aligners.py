@@ -65,10 +65,11 @@ def as_distilled(place: str, config: DictConfig) -> tuple[Student, Learned, dict
             f"the student of {place} has paths of {', '.join(student.paths) or 'no teacher'}, but the config's "
             f"teachers are {', '.join(dims) or 'none'}: give the config that it was trained with"
         )
+    tasks = build_tasks(config.data) if config.data.tasks else {}
     if source:
-        trained = changed_student(config, source, build_tasks(config.data) if source.heads else {}, dims)
+        trained = changed_student(config, source, tasks if source.heads else {}, dims)
     else:
-        trained = build_student(config, build_tasks(config.data), dims)
+        trained = build_student(config, tasks, dims)
     return with_aligners(student, place, trained), Learned(committee, learned_standardiser(place, config, dims)), dims
 
 

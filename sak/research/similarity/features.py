@@ -8,51 +8,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from sak import data
+from sak.bundles.build import build_pictures
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.data import SPLITS, loading
-from sak.data.transforms import margins
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.evaluate import to_device
+from sak.evaluation.sources import Sources, tokens_inside
 from sak.files import write_json
 from sak.metrics.similarity import Moments, linear_cka, linear_reconstruction
 from sak.plotting import colour_bar, heat_map, save
 from sak.progress import progress_bar
 from sak.research.frozen_models import build_models, models_to_probe
-from sak.student import Student
 
 TITLES = {
     "cka": "linear CKA",
     "reconstruction": "R² of the row from the column",
 }
-
-
-class Sources(nn.Module):
-    """What a student's routers mix: the stem and each path, before any aligner."""
-
-    def __init__(self, student: Student):
-        super().__init__()
-        self.student = student
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> dict[str, list[Tensor]]:
-        """Images (B, 3, H, W) in [0, 1] -> {"student NAME": one (B, D, h, w) per level}."""
-        student = self.student
-        grid = student.stem.grid(*images.shape[-2:])
-        tokens = student.stem((images - student.mean) / student.std)
-        sources = {"stem": [tokens[block + 1][:, 1:] for block in student.levels]}
-        sources |= {name: path(tokens) for name, path in student.paths.items()}
-        return {
-            f"student {name}": [level.transpose(1, 2).unflatten(2, grid) for level in levels]
-            for name, levels in sources.items()
-        }
 
 
 def compare(config: DictConfig, student: str | None = None, images: int = 300, batch_size: int = 16) -> Path:
@@ -84,8 +61,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
         raise UserError(f"features are compared level by level, but the models have different numbers: {counts}")
     if len(models) + (1 + len(sources.student.paths) if sources else 0) < 2:
         raise UserError("there are no two models to compare: add teachers or probe.extra to the config, or a student")
-    data.prepare(config.data)
-    datasets = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
+    datasets = {split: build_pictures(config, split) for split in SPLITS}
     device = build_accelerator().device
     modules = nn.ModuleDict(models).to(device)
     if sources:
@@ -156,20 +132,3 @@ def _samples(features: Sequence[Tensor], sizes: Sequence[Tensor], canvas: Sequen
     h, w = min((maps.shape[-2:] for maps in features), key=math.prod)
     chosen = tokens_inside(sizes, (h, w), canvas).to(features[0].device)
     return [F.adaptive_avg_pool2d(maps.float(), (h, w)).permute(0, 2, 3, 1)[chosen] for maps in features]
-
-
-def tokens_inside(sizes: Sequence[Tensor], grid: Sequence[int], canvas: Sequence[int]) -> Tensor:
-    """(B, h, w): the tokens whose centre is in the image, not in the padding.
-
-    Args:
-        sizes: heights and widths of the images on their canvas, (B,) each.
-    """
-    h, w = grid
-    y = (torch.arange(h) + 0.5) * canvas[0] / h
-    x = (torch.arange(w) + 0.5) * canvas[1] / w
-    inside = []
-    for size in zip(*(side.tolist() for side in sizes), strict=True):
-        top, left = margins(size, canvas)
-        rows, columns = (y > top) & (y < top + size[0]), (x > left) & (x < left + size[1])
-        inside.append(rows[:, None] & columns)
-    return torch.stack(inside)

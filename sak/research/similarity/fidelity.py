@@ -4,65 +4,37 @@ Legend: B batch, D_t teacher width, h,w grid, H,W canvas, N tokens inside of the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sak import config as configuration
-from sak import data, tables
+from sak import tables
+from sak.bundles.build import build_pictures
 from sak.data import loading
-from sak.distillation.losses import cosine_similarity, match_grids
+from sak.distillation.losses import match_grids
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
-from sak.evaluation.evaluate import to_device
+from sak.evaluation.sources import (
+    Cosines,
+    compare_with_teachers,
+    fidelity_figure,
+    fidelity_rows,
+    paths_and_teachers,
+    tokens_inside,
+)
 from sak.evaluation.subject import check_output
 from sak.files import write_json
-from sak.plotting import colour_bar, heat_map, save
-from sak.progress import progress_bar
+from sak.plotting import save
 from sak.research.similarity.aligners import as_distilled
-from sak.research.similarity.features import tokens_inside
 from sak.student import Student
 
 SHOWN = 4  # images of the PCA panels
 CELL = 1.3  # inches, of each of them
 TAILS = (0.02, 0.98)  # quantiles of the teacher's components that the colours span
-
-
-@dataclass
-class Cosines:
-    """Between one path's level and its teacher's, image by image.
-
-    Attributes:
-        token: per image the mean over its tokens of the cosine of each.
-        whole: per image the cosine of the whole maps, flattened: what the published loss sees.
-        units: (D_t,) the sum of the teacher's tokens, each of length 1.
-        count: N.
-    """
-
-    token: list[float] = field(default_factory=list)
-    whole: list[float] = field(default_factory=list)
-    units: Tensor = field(default_factory=lambda: torch.tensor(0.0))
-    count: int = 0
-
-    def update(self, ours: Tensor, theirs: Tensor, inside: Tensor) -> None:
-        """Maps (B, D_t, h, w) of path and teacher, and which tokens (B, h, w) are inside of the image."""
-        cosine = cosine_similarity(ours, theirs, dim=1)
-        for index, chosen in enumerate(inside):
-            mine, other = ours[index][:, chosen], theirs[index][:, chosen]
-            self.token.append(cosine[index][chosen].mean().item())
-            self.whole.append(cosine_similarity(mine.flatten(), other.flatten(), dim=0).item())
-            self.units = self.units + F.normalize(other.double(), dim=0).sum(1).cpu()
-            self.count += int(chosen.sum())
-
-    @property
-    def constant(self) -> float:
-        """The best mean cosine per token that one and the same token reaches everywhere: |mean of unit tokens|."""
-        return (self.units.norm() / self.count).item()
 
 
 def compare_paths(
@@ -82,7 +54,7 @@ def compare_paths(
     Args:
         config_file: with the teachers and the data; None: that of the run.
         overrides: ``key=value`` of the config.
-        limit: of the validation images, evenly spread; None: all.
+        limit: of the validation images (without tasks, of all), evenly spread; None: all.
 
     Raises:
         UserError: the student, its aligners, the teachers or the data cannot be had, or do not fit each other.
@@ -95,65 +67,31 @@ def compare_paths(
     named = any(override.startswith("data.root=") for override in overrides)
     if named and not Path(config.data.root).is_dir():  # nor is it rendered: whoever names a place means what is there
         raise UserError(f"data.root is {config.data.root}, but there is no such directory")
-    student, features, dims = as_distilled(place, config)
-    data.prepare(config.data)
-    dataset = data.build(config.data, "val", tasks=())
+    student, features, _ = as_distilled(place, config)
+    dataset = build_pictures(config, "val")
     chosen = loading.evenly_spread(len(dataset), limit)
     count = len(chosen)
     device = build_accelerator().device
     student.to(device).eval()
     features.to(device).eval()
 
-    found = {name: [Cosines() for _ in student.levels] for name in dims}
-    batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
-    with progress_bar(count, "paths and teachers") as progress:
-        for batch in loading.load(dataset, batches, config.data.workers):
-            images = to_device(batch, device)["image"]
-            canvas = tuple(images.shape[-2:])
-            for name, levels in _maps(student, features, images).items():
-                for cosines, (ours, theirs) in zip(found[name], levels, strict=True):
-                    ours, theirs = match_grids(ours, theirs)
-                    inside = tokens_inside(batch["size"], tuple(ours.shape[-2:]), canvas).to(device)
-                    cosines.update(ours, theirs, inside)
-            progress.update(len(images))
-
+    fidelity = compare_with_teachers(student, features, dataset, chosen, config.data.workers, device, batch_size)
     result = {
         "student": place,
         "images": count,
         "standardised": features.kind,
         "levels": list(student.levels),
-        "teachers": {
-            name: {
-                block: {
-                    "token": float(np.mean(cosines.token)),
-                    "token_spread": float(np.std(cosines.token)),
-                    "whole": float(np.mean(cosines.whole)),
-                    "whole_spread": float(np.std(cosines.whole)),
-                    "constant": cosines.constant,
-                }
-                for block, cosines in zip(student.levels, levels, strict=True)
-            }
-            for name, levels in found.items()
-        },
+        "teachers": fidelity,
     }
     write_json(output / "fidelity.json", result)
-    drawn = {"fidelity": _figure(result)}
+    drawn = {"fidelity": fidelity_figure(fidelity)}
     shown = [dataset[index] for index in chosen[:: max(1, count // SHOWN)][:SHOWN]]
     drawn |= _panels(student, features, shown, device)
     for name, figure in drawn.items():
         save(figure, output / f"{name}.png")
-    print("\n".join(_console(result)))
+    print(f"cosine of path and teacher, mean ± spread over {count} {'val ' if config.data.tasks else ''}images\n")
+    print(tables.console(fidelity_rows(fidelity)))
     return result
-
-
-@torch.no_grad()
-def _maps(student: Student, features: nn.Module, images: Tensor) -> dict[str, list[tuple[Tensor, Tensor]]]:
-    """{teacher: [per level (path, teacher), each (B, D_t, h, w) on its own grid]}"""
-    paths = student(images, tasks=()).paths
-    return {
-        name: [(ours.float(), theirs) for ours, theirs in zip(paths[name], levels, strict=True)]
-        for name, levels in features(images).items()
-    }
 
 
 def principal_axes(tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,7 +131,7 @@ def _panels(
     """{"pca-block<N>": a figure of a level}: a row per image; the image, then each teacher and its path."""
     images = torch.stack([sample["image"] for sample in samples])
     sizes = [torch.tensor([sample["size"][side] for sample in samples]) for side in range(2)]
-    maps = _maps(student, features, images.to(device))
+    maps = paths_and_teachers(student, features, images.to(device))
     canvas, names = tuple(images.shape[-2:]), list(maps)
     drawn = {}
     for level, block in enumerate(student.levels):
@@ -224,34 +162,3 @@ def _panels(
                 axes[0, 1 + 2 * number + column].set_title(f"{name}: {title}", fontsize=8)
         drawn[f"pca-block{block}"] = figure
     return drawn
-
-
-def _figure(result: Mapping) -> Figure:
-    """Teachers x levels: cosine per token, of whole maps, and of the best constant; mean ± spread over images."""
-    names, levels = list(result["teachers"]), result["levels"]
-    panels = {
-        "per token": ("token", "token_spread"),
-        "of whole maps": ("whole", "whole_spread"),
-        "best constant token": ("constant", None),
-    }
-    figure = Figure(
-        figsize=(1.8 + (0.2 + 0.55 * len(levels)) * len(panels), 1.1 + 0.5 * len(names)), dpi=100, layout="constrained"
-    )
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for axis, (title, (key, spread)) in zip(axes, panels.items(), strict=True):
-        rows = [list(result["teachers"][name].values()) for name in names]
-        values = np.array([[cell[key] for cell in row] for row in rows])
-        text = [[f"{cell[key]:.3f}" + (f"\n±{cell[spread]:.3f}" if spread else "") for cell in row] for row in rows]
-        heat = heat_map(axis, values, text, names, [f"block {block}" for block in levels], title, limits=(0, 1))
-    colour_bar(figure, heat, axes, "cosine, mean ± spread over images")
-    return figure
-
-
-def _console(result: Mapping) -> list[str]:
-    rows: list[tuple[str, ...]] = [("teacher", "block", "per token", "whole map", "best constant")]
-    for name, levels in result["teachers"].items():
-        for block, cell in levels.items():
-            token = f"{cell['token']:.4f} ±{cell['token_spread']:.4f}"
-            whole = f"{cell['whole']:.4f} ±{cell['whole_spread']:.4f}"
-            rows.append((name, str(block), token, whole, f"{cell['constant']:.4f}"))
-    return [f"cosine of path and teacher, mean ± spread over {result['images']} val images", "", tables.console(rows)]
