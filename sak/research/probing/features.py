@@ -52,6 +52,10 @@ class Features:
         levels = torch.from_numpy(row).split([math.prod(shape) for shape in self.shapes])
         return [level.view(shape) for level, shape in zip(levels, self.shapes, strict=True)]
 
+    def vectors(self, split: str) -> Tensor:
+        """All values of all images as float32 (N, sum of D·h·w), in memory."""
+        return torch.from_numpy(np.array(self._open(split), np.float32))
+
     def extract(
         self,
         model: nn.Module,
