@@ -18,6 +18,7 @@ EXAMPLE = """example:
   python tools/ablate_teachers.py configs/sak_pascal_mini.yaml --subsets all --kinds retrained,masked --seeds 0,1,2
   python tools/ablate_teachers.py configs/sak_pascal_mini.yaml --routers mor,token,equal,sum --losses cos,l2 --dry-run
   python tools/ablate_teachers.py configs/sak_pascal_mini.yaml --vary student.noisy_gating=true,false --output noise
+  python tools/ablate_teachers.py configs/sak_pascal.yaml --subsets all --launcher slurm --resource slurm_partition=gpu
   python tools/ablate_teachers.py runs/sak_pascal_mini --select --value semseg.miou --images 100"""
 
 
@@ -40,7 +41,20 @@ def main(arguments: list[str]) -> None:
         "--baseline", default="config", metavar="NAME", help="variant of Δm; default: the config itself"
     )
     parser.add_argument(
-        "--jobs", type=whole(1, MOST_PROCESSES), metavar="N", help="runs at a time; default: one per GPU, or one"
+        "--jobs",
+        type=whole(1, MOST_PROCESSES),
+        metavar="N",
+        help="runs at a time; default: one per GPU, or one; of a cluster all",
+    )
+    parser.add_argument(
+        "--launcher", choices=["here", "slurm", "local"], default="here", help="local: submitit's, to try it"
+    )
+    parser.add_argument(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of a run on a cluster, as submitit calls it: slurm_partition=gpu, timeout_min=240",
     )
     parser.add_argument(
         "--output", metavar="DIR", help="default: <output>/<name>-ablation of the config, RUN/selection"
@@ -56,6 +70,8 @@ def main(arguments: list[str]) -> None:
     for name in ("value", "images", "pairs", "data"):
         if getattr(options, name) is not None and not options.select:
             parser.error(f"--{name} is of the selection: add --select, or leave it out")
+    if options.resource and options.launcher == "here":
+        parser.error("--resource is of a cluster's runs: add --launcher slurm, or leave it out")
     place = Path(options.config)
     if place.suffix in (".yaml", ".yml") or (not place.exists() and config.find(place)):
         _ablate(options)
@@ -105,7 +121,13 @@ def _ablate(options) -> None:
 
     tools = Path(__file__).parent
     train, fill = ([sys.executable, str(tools / name)] for name in ("train.py", "cache_teachers.py"))
-    runner = AblationRunner(ablation, masked, options.jobs or default_count(), train, fill)
+    start, jobs = None, options.jobs or default_count()
+    if options.launcher != "here":
+        from sak.research.ablation.cluster import launcher
+
+        start = launcher(options.launcher, ablation.output / "cluster", _resources(options.resource))
+        jobs = options.jobs or len(ablation.runs)
+    runner = AblationRunner(ablation, masked, jobs, train, fill, start)
     with about(ablation.output):
         table = runner.finish(options.dry_run)
     if table is None:
@@ -114,6 +136,16 @@ def _ablate(options) -> None:
         students = [str(run.directory.path) for run in ablation.of(CONFIG)]
         _selection(options, students, ablation.output / "selection", ablation.output, ablation.output / "masked")
     print(f"Finished: {table}")
+
+
+def _resources(given: list[str]) -> dict[str, int | str]:
+    found: dict[str, int | str] = {}
+    for text in given:
+        key, _, value = text.partition("=")
+        if not key or not value:
+            raise UserError(f"--resource {text} is not of the form KEY=VALUE")
+        found[key] = int(value) if value.isdecimal() else value
+    return found
 
 
 def _select(options) -> None:

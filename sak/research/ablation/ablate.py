@@ -4,6 +4,7 @@ The directory of an ablation holds
     configs/       the resolved config of each run
     runs/          an ordinary run directory for each variant and seed
     logs/          what each of them said
+    cluster/       what submitit keeps of its jobs, where they are a cluster's
     trial/         a run of a few steps, whose speed the plan goes by until a run is finished
     masked/        metrics of masked students, by student
     ablation.md    the tables; ablation.csv, ablation.json and ablation.png hold the same
@@ -42,7 +43,7 @@ from sak.research.ablation.cost import (
     trial_of,
 )
 from sak.research.ablation.figure import figure
-from sak.research.ablation.jobs import Job, environments, run_jobs
+from sak.research.ablation.jobs import Job, Start, environments, run_jobs
 from sak.research.ablation.report import MASKED, RETRAINED, Row, Table
 from sak.research.ablation.variants import CONFIG, TEACHERS, Ablation, Run, subset_name
 from sak.training.run_directory import RunDirectory, lock
@@ -54,6 +55,7 @@ class AblationRunner:
         masked: subsets of the teachers that the config's students are evaluated with, too.
         jobs: runs at a time.
         train, fill: the commands that take a config's path: of training, and of filling the teachers' cache.
+        start: starts a run, as of `run_jobs`.
 
     Raises:
         UserError: the parts of a variant's config do not fit together.
@@ -66,8 +68,9 @@ class AblationRunner:
         jobs: int,
         train: Sequence[str],
         fill: Sequence[str],
+        start: Start | None = None,
     ):
-        self.ablation, self.jobs, self.train, self.fill = ablation, jobs, train, fill
+        self.ablation, self.jobs, self.train, self.fill, self.start = ablation, jobs, train, fill, start
         self.output, self.file = ablation.output, ablation.output / "ablation.md"
         self._check_output()
         # With all of them it is the student itself.
@@ -210,7 +213,7 @@ class AblationRunner:
         if not jobs:
             return {}
         with tqdm(total=len(jobs), desc="ablation", unit="run", dynamic_ncols=True) as progress:
-            return run_jobs(jobs, environments(self.jobs), progress)
+            return run_jobs(jobs, environments(self.jobs), progress, self.start)
 
     # --- the table ----------------------------------------------------------------------------------------------------
 

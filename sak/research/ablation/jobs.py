@@ -10,9 +10,10 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from tqdm import tqdm
@@ -39,14 +40,30 @@ class Job:
     directory: Path | None = None
 
 
+class Process(Protocol):
+    """What `run_jobs` asks of a job at work; a `subprocess.Popen` is one."""
+
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self) -> object: ...
+
+
+Start = Callable[[Job, Mapping[str, str]], Process]
+
+
 @dataclass
 class _Working:
     job: Job
-    process: subprocess.Popen
+    process: Process
     slot: int
 
 
-def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], progress: tqdm) -> dict[str, str]:
+def run_jobs(
+    jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], progress: tqdm, start: Start | None = None
+) -> dict[str, str]:
     """Run all, as many at a time as there are environments; one that fails does not keep the others from running.
 
     A directory that is locked is waited for: what was started by an ablation that was killed itself goes on alone.
@@ -54,6 +71,7 @@ def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], pro
     Args:
         environments: variables of each slot, beside those of this process.
         progress: is moved on by one for each job, and shows how far those at work are.
+        start: starts one with the variables of its slot; None: as a process of this machine.
 
     Returns:
         {name: the last line of its log} of those that failed.
@@ -79,7 +97,7 @@ def run_jobs(jobs: Sequence[Job], environments: Sequence[Mapping[str, str]], pro
                         break
                     waiting.remove(job)
                     slot = free.pop(0)
-                    working.append(_Working(job, _start(job, environments[slot]), slot))
+                    working.append(_Working(job, (start or _start)(job, environments[slot]), slot))
                 for each in [each for each in working if each.process.poll() is not None]:
                     working.remove(each)
                     free.append(each.slot)
