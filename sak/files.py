@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
+import platform
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from sak.errors import UserError
 
 PARTIAL, REPLACED = ".partial", ".replaced"  # how the hidden names beside a file or directory end
+MACHINE = f"{zlib.crc32(platform.node().encode()):08x}-"  # on a network file system numbers of processes are no names
 
 
 @contextlib.contextmanager
@@ -137,7 +140,7 @@ def shipped(folder: str) -> Path:
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    return path.with_name(f".{path.name}.{MACHINE}{os.getpid()}{PARTIAL}")
 
 
 def _mode_of_new_file(path: Path) -> int:

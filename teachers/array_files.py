@@ -1,9 +1,13 @@
 """NumPy files of structured types that several processes fill at places of their own: sparse, mapped for reading."""
 
+import contextlib
+import fcntl
 import functools
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -35,12 +39,35 @@ def make_array(path: Path, dtype: np.dtype, count: int) -> None:
         file.truncate(size)
 
 
-def write_at(path: Path, position: int, data: bytes) -> None:
-    # Not through the mapping: on a full disk a write to it kills the process, this one raises.
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[BinaryIO]:
+    """The file, opened to be read and written while no other process, on whatever machine, has it so.
+
+    On a network file system the lock of the whole file is also what makes a machine read anew what others wrote, and
+    write its own bytes through before it lets go: without it, a machine that writes a part of a page may write back the
+    rest of it as it remembers it. Where a file system has no locks, processes of one machine still do not disturb each
+    other.
+    """
     with open(path, "r+b", buffering=0) as file:
-        file.seek(position)
-        while data:
-            data = data[file.write(data) :]
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield cast(BinaryIO, file)
+
+
+def read_at(file: BinaryIO, position: int, size: int) -> bytes:
+    return os.pread(file.fileno(), size, position)
+
+
+def write_at(file: BinaryIO, position: int, data: bytes) -> None:
+    # Not through the mapping: on a full disk a write to it kills the process, this one raises.
+    file.seek(position)
+    while data:
+        data = data[file.write(data) :]
+
+
+def fresh(path: Path) -> np.ndarray:
+    """A copy of the array of a file as it is now: a network file system asks its server where a file is opened."""
+    return np.load(path)
 
 
 @functools.cache

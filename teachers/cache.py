@@ -6,8 +6,8 @@
 
 A record holds a teacher's maps of one view of one image, as fields `level0`, `level1`, ...: float16, or int8 with the
 scales of its channels, the fields `scale0`, .... All files are plain NumPy arrays of structured types, mapped into
-memory for reading. Several processes may write to the same file: each record has bytes of its own, and its state is
-written after them.
+memory for reading. Several processes, on one machine or on several with one file system, may write to the same file,
+one at a time: each record has bytes of its own, and its state is written after them.
 
 Legend: N images, V views, L levels, B batch, D width of a level, h, w its token grid.
 """
@@ -19,7 +19,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -116,7 +116,8 @@ class TeacherCache:
 
     def filled(self, view: int, indices: Sequence[int]) -> np.ndarray:
         """Which of the images' records are FILLED right now, as booleans; checksums are not looked at."""
-        return self._states(view)["code"][np.asarray(indices, np.int64)] == _CODES[FILLED]
+        states = array_files.fresh(self._states_file(view))
+        return states["code"][np.asarray(indices, np.int64)] == _CODES[FILLED]
 
     def read(self, view: int, index: int) -> tuple[str, np.ndarray]:
         """The state of an image's record, and its bytes (uint8), which mean something if it is WRITTEN or FILLED.
@@ -132,34 +133,56 @@ class TeacherCache:
         content = np.array(stored)  # the copy is checked: it is what will be used
         return (state if zlib.crc32(content.data) == entry["crc32"] else CORRUPT), content
 
-    def write(self, view: int, indices: Sequence[int], content: np.ndarray) -> None:
-        """Store records (B, bytes) of the images at the indices.
+    def write(self, view: int, indices: Sequence[int], content: np.ndarray) -> np.ndarray:
+        """Store records (B, bytes) of the images at the indices, but those that another process has stored meanwhile.
 
         First all of them become WRITTEN, then all of them FILLED: where a kill came between, `read` tells a batch that
         was stored as a whole, none of which is EMPTY, from one that was not.
 
+        Returns:
+            the records as they are stored now, by whomever (B, bytes).
+
         Raises:
             UserError: the file system takes no more.
         """
+        stored = content.copy()
         try:
-            for index, record in zip(indices, content, strict=True):
-                shard, place = divmod(index, self.per_shard)
-                position = array_files.data_offset(self.record, self._count(shard)) + place * self.record.itemsize
-                array_files.write_at(self._shard(view, shard), position, record.tobytes())
-                entry = np.array((zlib.crc32(record.data), _CODES[WRITTEN]), _STATE)
-                array_files.write_at(self._states_file(view), self._state_offset(index), entry.tobytes())
-            self.commit(view, indices)
+            with array_files.alone(self._states_file(view)) as states:
+                for place, index in enumerate(indices):
+                    entry = np.frombuffer(
+                        array_files.read_at(states, self._state_offset(index), _STATE.itemsize), _STATE
+                    )
+                    with array_files.alone(self._shard(view, index // self.per_shard)) as records:
+                        if (others := self._intact(records, index, entry[0])) is not None:
+                            stored[place] = others
+                            continue
+                        array_files.write_at(records, self._record_offset(index), content[place].tobytes())
+                    entry = np.array((zlib.crc32(content[place].data), _CODES[WRITTEN]), _STATE)
+                    array_files.write_at(states, self._state_offset(index), entry.tobytes())
+                self._commit(states, indices)
         except OSError as error:
             raise UserError(
                 f"features of {self.teacher} cannot be stored in {self.directory} ({error.strerror}): make room or "
                 "choose another cache.path; what was stored is kept."
             ) from error
+        return stored
 
     def commit(self, view: int, indices: Sequence[int]) -> None:
         """Make records that are WRITTEN FILLED."""
+        with array_files.alone(self._states_file(view)) as states:
+            self._commit(states, indices)
+
+    def _commit(self, states: BinaryIO, indices: Sequence[int]) -> None:
         for index in indices:
             position = self._state_offset(index) + _field_place(_STATE, "code")[1]
-            array_files.write_at(self._states_file(view), position, bytes([_CODES[FILLED]]))
+            array_files.write_at(states, position, bytes([_CODES[FILLED]]))
+
+    def _intact(self, records: BinaryIO, index: int, entry: np.void) -> np.ndarray | None:
+        """An image's record if it is FILLED with what its checksum was made of."""
+        if int(entry["code"]) != _CODES[FILLED]:
+            return None
+        found = np.frombuffer(array_files.read_at(records, self._record_offset(index), self.record.itemsize), np.uint8)
+        return found if zlib.crc32(found.data) == entry["crc32"] else None
 
     # --- features ---------------------------------------------------------------------------------------------------
 
@@ -233,6 +256,11 @@ class TeacherCache:
 
     def _states(self, view: int) -> np.ndarray:
         return array_files.mapped(self._states_file(view))
+
+    def _record_offset(self, index: int) -> int:
+        """In its shard."""
+        shard, place = divmod(index, self.per_shard)
+        return array_files.data_offset(self.record, self._count(shard)) + place * self.record.itemsize
 
     def _state_offset(self, index: int) -> int:
         return array_files.data_offset(_STATE, self.images) + index * _STATE.itemsize

@@ -89,7 +89,7 @@ class CachedFeatures:
                 places = [place for place, state in enumerate(states) if state != FILLED]
                 self._note_corrupt(cache, states.count(CORRUPT))
                 content = cache.encode(self.committee[name](batch["image"][places]))
-                cache.write(int(view[0]), indices[places].tolist(), content)
+                content = cache.write(int(view[0]), indices[places].tolist(), content)  # or what others stored
                 batch[f"cache/{name}"][places] = torch.from_numpy(content).to(view.device)
                 self.computed[name] += len(places)
             elif WRITTEN in states:

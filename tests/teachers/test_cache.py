@@ -297,3 +297,84 @@ def test_the_hash_of_files_sees_names_sizes_and_order_but_no_folder(tmp_path):
     before = files_hash(files[:2])
     files[0].write_bytes(bytes(5))
     assert files_hash(files[:2]) != before
+
+
+def store(root, number, start, queue):
+    """A process that computes other bits than its neighbour for the same images, image by image and in batches."""
+    cache = make(root, images=64, shard_bytes=4000)
+    start.wait()
+    seen = []
+    for first in range(0, 64, 4):
+        indices = list(range(first, first + 4))
+        content = np.concatenate([record(cache, 1000 * number + index) for index in indices])
+        seen.append(cache.write(0, indices, content))
+    queue.put((number, np.concatenate(seen)))
+
+
+def test_two_processes_that_compute_the_same_images_use_what_the_first_has_stored(tmp_path):
+    cache = allocated(make(tmp_path, images=64, shard_bytes=4000))
+    context = multiprocessing.get_context("fork")
+    for _ in range(3):
+        start, queue = context.Barrier(2), context.Queue()
+        workers = [context.Process(target=store, args=(tmp_path, number, start, queue)) for number in (1, 2)]
+        for worker in workers:
+            worker.start()
+        used = dict(queue.get(timeout=60) for _ in workers)
+        for worker in workers:
+            worker.join()
+        array_files.mapped.cache_clear()
+        read = [cache.read(0, index) for index in range(64)]
+        assert [state for state, _ in read] == [FILLED] * 64
+        stored = np.stack([content for _, content in read])
+        for number in (1, 2):
+            np.testing.assert_array_equal(used[number], stored)
+        shutil.rmtree(cache.directory)
+        cache.allocate()
+
+
+def test_who_writes_has_the_file_alone(tmp_path):
+    (tmp_path / "file").write_bytes(b"00")
+    context = multiprocessing.get_context("fork")
+    inside, go_on = context.Event(), context.Event()
+
+    def hold():
+        with array_files.alone(tmp_path / "file") as file:
+            inside.set()
+            go_on.wait()
+            array_files.write_at(file, 0, b"1")
+
+    other = context.Process(target=hold)
+    other.start()
+    inside.wait()
+    began = context.Event()
+
+    def read():
+        began.set()
+        with array_files.alone(tmp_path / "file") as file:
+            (tmp_path / "seen").write_bytes(array_files.read_at(file, 0, 2))
+
+    reader = context.Process(target=read)
+    reader.start()
+    began.wait()
+    time.sleep(0.3)
+    assert not (tmp_path / "seen").exists()
+    go_on.set()
+    reader.join()
+    other.join()
+    assert (tmp_path / "seen").read_bytes() == b"10"
+
+
+def test_what_another_process_has_filled_is_seen_at_once_and_damage_is_written_over(tmp_path):
+    """As a second machine, whose mapping of the file is older."""
+    cache = allocated(make(tmp_path))
+    assert not cache.filled(0, [2]).any()
+    mine, others = record(cache, 1), record(cache, 2)
+    assert (cache.write(0, [2], others) == others).all()
+    assert cache.filled(0, [2]).all()
+    assert (cache.write(0, [2], mine) == others).all()
+    path = cache.directory / "view-000" / "records-00001.npy"
+    data = bytearray(path.read_bytes())
+    data[array_files.data_offset(cache.record, 2) + 5] ^= 1
+    path.write_bytes(data)
+    assert (cache.write(0, [2], mine) == mine).all()
+    assert cache.read(0, 2)[0] == FILLED

@@ -151,8 +151,8 @@ def test_killed_in_either_stage_and_started_again_it_ends_where_it_would_have(ca
     ("target", "calls", "left", "asks"),
     [
         ("write", 1, [WRITTEN, EMPTY], [2]),  # half a batch is stored: its images are computed together again
-        ("commit", 0, [WRITTEN, WRITTEN], []),
-        ("commit", 1, [FILLED, WRITTEN], []),
+        ("_commit", 0, [WRITTEN, WRITTEN], []),
+        ("_commit", 1, [FILLED, WRITTEN], []),
     ],
 )
 def test_a_batch_that_was_stored_in_part_is_computed_as_before(
@@ -164,15 +164,15 @@ def test_a_batch_that_was_stored_in_part_is_computed_as_before(
             real = TeacherCache.write
 
             def dying(self, view, indices, content):
-                patch.setattr(TeacherCache, "commit", lambda *_: None)
+                patch.setattr(TeacherCache, "_commit", lambda *_: None)
                 real(self, view, indices[:calls], content[:calls])
                 raise Killed
 
         else:
-            real = TeacherCache.commit
+            real = TeacherCache._commit
 
-            def dying(self, view, indices):
-                real(self, view, indices[:calls])
+            def dying(self, states, indices):
+                real(self, states, indices[:calls])
                 raise Killed
 
         patch.setattr(TeacherCache, target, dying)
