@@ -7,7 +7,7 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
@@ -19,6 +19,12 @@ def header_of(dtype: np.dtype, count: int) -> bytes:
     array = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
     npy.write_array_header_1_0(buffer, array)
     return buffer.getvalue()
+
+
+def field_place(record: np.dtype, name: str) -> tuple[np.dtype, int]:
+    """Type and offset of a field of a structured type."""
+    fields: Any = record.fields  # which other types lack
+    return fields[name][:2]
 
 
 def data_offset(dtype: np.dtype, count: int) -> int:

@@ -12,6 +12,7 @@ one at a time: each record has bytes of its own, and its state is written after 
 Legend: N images, V views, L levels, B batch, D width of a level, h, w its token grid.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ SHARD_BYTES = 1 << 30
 EMPTY, WRITTEN, FILLED, CORRUPT = "empty", "written", "filled", "corrupt"
 _CODES = {EMPTY: 0, WRITTEN: 1, FILLED: 2}
 _STATES = {code: state for state, code in _CODES.items()}
+_size = functools.partial(tqdm.format_sizeof, suffix="B")
 _STATE = np.dtype([("crc32", "<u4"), ("code", "u1")])  # the code last: it says that what is before it is complete
 
 
@@ -116,8 +118,7 @@ class TeacherCache:
 
     def filled(self, view: int, indices: Sequence[int]) -> np.ndarray:
         """Which of the images' records are FILLED right now, as booleans; checksums are not looked at."""
-        states = array_files.fresh(self._states_file(view))
-        return states["code"][np.asarray(indices, np.int64)] == _CODES[FILLED]
+        return array_files.fresh(self._states_file(view))["code"][np.asarray(indices, np.int64)] == _CODES[FILLED]
 
     def read(self, view: int, index: int) -> tuple[str, np.ndarray]:
         """The state of an image's record, and its bytes (uint8), which mean something if it is WRITTEN or FILLED.
@@ -174,7 +175,7 @@ class TeacherCache:
 
     def _commit(self, states: BinaryIO, indices: Sequence[int]) -> None:
         for index in indices:
-            position = self._state_offset(index) + _field_place(_STATE, "code")[1]
+            position = self._state_offset(index) + array_files.field_place(_STATE, "code")[1]
             array_files.write_at(states, position, bytes([_CODES[FILLED]]))
 
     def _intact(self, records: BinaryIO, index: int, entry: np.void) -> np.ndarray | None:
@@ -229,7 +230,7 @@ class TeacherCache:
         return levels
 
     def _field(self, content: Tensor, name: str) -> Tensor:
-        dtype, offset = _field_place(self.record, name)
+        dtype, offset = array_files.field_place(self.record, name)
         kind = {"f2": torch.float16, "i1": torch.int8, "f4": torch.float32}[dtype.base.str[1:]]
         part = content[:, offset : offset + dtype.itemsize].contiguous()
         return part.view(kind).view(len(content), *dtype.shape)
@@ -297,13 +298,3 @@ def allocate(caches: Sequence[TeacherCache], say: Callable[[str], None] = print)
             cache.allocate()
     except OSError as error:
         raise UserError(f"cache.path {root} cannot be written ({error.strerror}): choose another.") from error
-
-
-def _field_place(record: np.dtype, name: str) -> tuple[np.dtype, int]:
-    """Type and offset of a field of a structured type."""
-    fields: Any = record.fields  # which other types lack
-    return fields[name][:2]
-
-
-def _size(count: int) -> str:
-    return tqdm.format_sizeof(count, "B")

@@ -124,6 +124,15 @@ def expand(pattern: str) -> list[Path]:
     return [Path(path) for path in paths]
 
 
+def spelt_out(pattern: str) -> list[str]:
+    """The same of addresses, of which only `a::b`, `{a,b}` and `{000..146}` are known without asking.
+
+    Raises:
+        UserError: they are more than `MOST`.
+    """
+    return _few((name for part in pattern.split("::") for name in _alternatives(part)), pattern)
+
+
 def _few(paths: Iterator[str], pattern: str) -> list[str]:
     try:
         found = list(itertools.islice(paths, MOST + 1))

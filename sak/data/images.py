@@ -1,7 +1,6 @@
 """Images without labels, for the distillation stage."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from sak.data.discovery import expand, find_files, suffix_of, told
+from sak.data import remote
+from sak.data.discovery import expand, find_files, spelt_out, suffix_of, told
 from sak.data.names import Names
 from sak.data.reading import SUFFIXES, read_image
 from sak.data.tar import Member, Members, open_archives
@@ -39,15 +39,17 @@ def find_images(source: str | os.PathLike[str], keep: bool = True) -> Files | Me
 
     Args:
         source: a folder of images, a tar of them, a folder of tars (sorted by path), or a pattern of tars such as
-            `shards/imagenet-{000000..000146}.tar` (`sak.data.discovery.expand`).
+            `shards/imagenet-{000000..000146}.tar` (`sak.data.discovery.expand`), also of addresses: `https://…`, `s3://…`.
         keep: keep the list of an archive's members in the user's cache directory.
 
     Raises:
         UserError: there are none, or archives are missing or corrupt.
     """
     place = os.path.expanduser(source)
-    if re.match(r"pipe:|\w[\w.+-]*://", place):
-        raise UserError(f"{place} is no place on this machine: fetch its archives, and name them where they lie.")
+    if remote.is_remote(place):
+        return open_archives(_addresses(place), SUFFIXES, keep)
+    if place.startswith("pipe:"):
+        raise UserError(f"{place} is no place: name archives, where they lie or by an address as https:// or s3://.")
     if not os.path.isdir(place):
         archives = expand(place)
         if archives == [Path(place)] and suffix_of(place) != ".tar":
@@ -72,6 +74,19 @@ def find_images(source: str | os.PathLike[str], keep: bool = True) -> Files | Me
             "set it to the folder that does."
         )
     return Files(place, Names.of(images), left_out)
+
+
+def _addresses(pattern: str) -> list[str]:
+    """The tars that a pattern of addresses stands for, `{000..146}` spelt out.
+
+    Raises:
+        UserError: one is no tar, or nothing here can speak to it.
+    """
+    addresses = spelt_out(pattern)
+    if strangers := [address for address in addresses if suffix_of(address.partition("?")[0]) != ".tar"]:
+        raise UserError(f"{strangers[0]} is no tar: name tars behind addresses, as in a-{{000..146}}.tar.")
+    remote.check(addresses[0])
+    return addresses
 
 
 def random_window(

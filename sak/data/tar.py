@@ -2,8 +2,8 @@
 
 An archive is a tar of images in folders, a tar of such tars (as ILSVRC2012_img_train.tar, one per class), or a shard
 of WebDataset. Its members are listed once, with a progress bar, and the list is kept in the user's cache directory;
-from then on any image is one read at a known place. So the order of training, its division among processes and its
-resuming are those of a folder of images.
+from then on any image is one read at a known place, on a disk or behind an address (`sak.data.remote`). So the order of
+training, its division among processes and its resuming are those of a folder of images.
 """
 
 import functools
@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
+from sak.data import remote
 from sak.data.discovery import is_hidden, suffix_of, told
 from sak.data.names import Names
 from sak.errors import UserError
@@ -55,6 +56,8 @@ class Member:
         Raises:
             OSError: the archive cannot be read, or ends before the member does.
         """
+        if remote.is_remote(self.archive):
+            return remote.read(self.archive, self.offset, self.size)
         file = _opened(self.archive, os.getpid())
         parts, missing = [], self.size
         while missing:
@@ -113,27 +116,27 @@ class Members(Sequence[Member]):
         return Member(self._paths[archive], name, int(self._offsets[index]), int(self._sizes[index]))
 
 
-def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) -> Members:
+def open_archives(paths: Sequence[Path | str], suffixes: set[str], keep: bool = True) -> Members:
     """The images, by their suffixes, of tar archives; `keep` their lists in the cache.
 
     Raises:
         UserError: archives are missing (all are counted), one is no tar, is truncated or corrupt, or none holds an
             image.
     """
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
+    states = {path: _state(path) for path in paths}
+    if missing := [path for path in paths if states[path] is None]:
         what = f"{len(missing)} of {len(paths)} archives are missing, the first is {missing[0]}"
         raise UserError(f"{what}: correct the pattern, or fetch what is missing.")
-    keys = {path: _cache_file(path, suffixes) for path in paths}
+    keys = {path: _cache_file(path, state, suffixes) for path, state in states.items() if state is not None}
     lists = {path: members for path, key in keys.items() if (members := _cached(key)) is not None}
     unknown = [path for path in paths if path not in lists]
-    size = sum(path.stat().st_size for path in unknown)
+    size = sum(_size(states[path]) for path in unknown)
     with tqdm(total=size, desc="list archives", unit="B", unit_scale=True, disable=not unknown, mininterval=1) as bar:
         for path in unknown:
-            lists[path] = _index(path, suffixes, bar)
+            lists[path] = _index(path, _size(states[path]), suffixes, bar)
             if keep and len(lists[path]["offsets"]):
                 _keep(keys[path], lists[path])
-    members = Members([(str(path.absolute()), lists[path]) for path in paths])
+    members = Members([(str(path) if remote.is_remote(path) else os.path.abspath(path), lists[path]) for path in paths])
     if not len(members):
         others = told(members.left_out, before="; ")
         raise UserError(
@@ -142,22 +145,22 @@ def open_archives(paths: Sequence[Path], suffixes: set[str], keep: bool = True) 
     return members
 
 
-def _index(path: Path, suffixes: set[str], progress: tqdm) -> dict[str, np.ndarray]:
+def _index(path: Path | str, size: int, suffixes: set[str], progress: tqdm) -> dict[str, np.ndarray]:
     """{"offsets", "sizes", "name_ends", "name_text"} of the images in an archive; "left_out": a count as JSON."""
     names, offsets, sizes, left_out = [], [], [], Counter[str]()
     start = progress.n
-    with open(path, "rb") as file:
-        for name, offset, size in _walk(file, str(path), 0, path.stat().st_size):
+    with remote.Sequential(str(path), size) if remote.is_remote(path) else open(path, "rb") as file:
+        for name, offset, length in _walk(file, str(path), 0, size):
             progress.update(start + offset - progress.n)
-            if size is None or is_hidden(name):
-                left_out[LINK if size is None else HIDDEN] += 1
+            if length is None or is_hidden(name):
+                left_out[LINK if length is None else HIDDEN] += 1
             elif suffix_of(name) in suffixes:
                 names.append(name)
                 offsets.append(offset)
-                sizes.append(size)
+                sizes.append(length)
             else:
                 left_out[suffix_of(name) or "without suffix"] += 1
-    progress.update(start + path.stat().st_size - progress.n)
+    progress.update(start + size - progress.n)
     packed = Names.of(names)
     return {
         "offsets": np.array(offsets, np.int64),
@@ -221,12 +224,27 @@ class _Window:
         return data
 
 
-def _cache_file(path: Path, suffixes: set[str]) -> Path:
+def _state(path: Path | str) -> tuple[int, int | str] | None:
+    """The size of an archive, and what changes with its content; None if it is not there."""
+    if remote.is_remote(path):
+        return remote.state(str(path))
+    if not os.path.isfile(path):
+        return None
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
+
+
+def _size(state: tuple[int, int | str] | None) -> int:
+    return state[0] if state else 0
+
+
+def _cache_file(path: Path | str, state: tuple[int, int | str], suffixes: set[str]) -> Path:
     """Where the list of this very state of an archive is kept."""
-    state = path.stat()
-    key = repr((FORMAT, str(path.resolve()), state.st_size, state.st_mtime_ns, sorted(suffixes)))
+    place = str(path) if remote.is_remote(path) else os.path.realpath(path)
+    key = repr((FORMAT, place, *state, sorted(suffixes)))
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "sak" / "tar" / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    stem = PurePosixPath(path).stem
+    return base / "sak" / "tar" / f"{stem}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
 
 def _cached(path: Path) -> dict[str, np.ndarray] | None:
