@@ -214,7 +214,7 @@ NUMBERS = """
     cache.views=0 probe.steps=0 probe.batch_size=-1 probe.log_every=0 probe.width=0 probe.scales=[]
     probe.optim.lr=nan precision=fp8 precision= distributed=mpi data.on_error=ignore stages.distill.loss=l3
     stages.distill.standardise=white stages.multitask.task_balance=fair cache.dtype=int4 cache.stages=[test]
-    stages.multitask.optim.schedule=step data.tasks=[] data.tasks=[semseg,semseg] data.tasks=semseg
+    stages.multitask.optim.schedule=step data.tasks=[semseg,semseg] data.tasks=semseg
     data.tasks=[[semseg]] compile=maybe student=5 student=null name=.. name=. name=a/b name= name=${name}
     name=${nothing} name=${ seed=${name} name=${oc.env:NO_SUCH_VARIABLE} teachers.a.b=1 teachers=[a]
     teachers.dinov2=5 student.wings=2 data.image_size[0]=3 =1 seed a=b=c data.root=[ probe.reference=nobody
