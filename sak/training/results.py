@@ -49,7 +49,7 @@ def write_distilled(
     student: Student,
     steps: int,
     skips: Sequence[Skips | None],
-    learned: sources.Learned,
+    learned: sources.Learned | None,
     device: torch.device,
 ) -> None:
     """Of a run of the first stage alone: a student to go on from, and no metrics, which it has none.
@@ -57,11 +57,11 @@ def write_distilled(
     Where there are no labels at all, what it has learned is shown by its features.
 
     Args:
-        learned: what its paths have learned.
+        learned: what its paths have learned; None: nothing, as a teacher was only taken out.
     """
     save_bundle(student, run.student, keep_aligners=True)
     notes = _notes(config, run, skips)
-    if not config.data.tasks:
+    if learned and not config.data.tasks:
         pictures = build_pictures(config, "val")
         notes.append(sources.report(student, learned, pictures, run.path, config.data.workers, device))
     write_text(run.results, metrics_table.of_distillation(config.name, student, steps, run.path, notes))

@@ -81,7 +81,7 @@ class Teaching:
 
     def learned(self, images: Tensor) -> Mapping[str, Sequence[Tensor]]:
         """What the first stage's paths learn of images (B, 3, H, W): {teacher: [per level (B, D_t, h, w)]}."""
-        assert self.committee is not None
+        assert self.committee is not None  # who asks knows that there is one
         features = self.committee(images)
         kind = self.config.stages.distill.standardise
         return self.standardisers[kind](features) if kind in self.standardisers else features

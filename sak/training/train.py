@@ -179,7 +179,8 @@ class Experiment:
             tasks = self.validation.tasks
             results.write_evaluated(self.config, self.run, self.student, tasks, metrics, constants, skips)
         else:
-            how = (self.steps["distill"], skips, self.teaching.learned, self.accelerator.device)
+            learned = self.teaching.learned if self.teaching.committee else None
+            how = (self.steps["distill"], skips, learned, self.accelerator.device)
             results.write_distilled(self.config, self.run, self.student, *how)
         tracker.text("run/results", self.run.results.read_text(encoding="utf-8"))
         tracker.close()

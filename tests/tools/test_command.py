@@ -220,7 +220,8 @@ def test_what_hides_nothing_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow  # it installs into an environment of its own
-def test_pip_installs_it_outside_of_the_checkout(tmp_path):
+def test_pip_installs_it_outside_of_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # which may lead to the checkout
     subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True)
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     place = Path(sysconfig.get_path("purelib"))
@@ -228,11 +229,14 @@ def test_pip_installs_it_outside_of_the_checkout(tmp_path):
     (own / "libraries.pth").write_text(f"{place}\n")  # of this environment, behind its own
     program = tmp_path / "venv" / "bin"
     wheel = next(tmp_path.glob("*.whl"))
-    subprocess.run([program / "python", "-m", "pip", "install", "--no-deps", wheel], check=True)
+    subprocess.run([program / "python", "-m", "pip", "install", "--no-deps", "--ignore-installed", wheel], check=True)
     work = tmp_path / "work"
     (work / "teachers").mkdir(parents=True)
     (work / "teachers" / "__init__.py").write_text("raise SystemExit('the wrong teachers')")
     steps = ["stages.distill.steps=2", "stages.multitask.steps=2"]
-    for arguments in (["train", "sak_pascal_mini", *steps], ["doctor", "sak_pascal_mini"]):
+    small = ["data.renderer.train=40", "data.renderer.val=8"]
+    for arguments in (["train", "sak_pascal_mini", *steps, *small], ["doctor", "sak_pascal_mini", *small]):
         subprocess.run([program / "sak", *arguments], cwd=work, check=True)
-    assert json.loads((work / "runs/sak_pascal_mini/metrics.json").read_text())["semseg"]["miou"] > 0
+    run = work / "runs" / "sak_pascal_mini"
+    assert json.loads((run / "metrics.json").read_text())["semseg"]["miou"] > 0
+    assert json.loads((run / "environment.json").read_text())["git"] is None

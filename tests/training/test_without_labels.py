@@ -100,11 +100,32 @@ def test_without_tasks_nothing_else_has_to_be_said_of_labels(file):
     assert list(config.load("distill_folder").teachers) == ["dinov2", "clip"]
 
 
+def test_the_images_of_a_data_set_serve_too_and_its_validation_set_is_reported_on(tiny):
+    run = train(config.load(tiny, ["data.tasks=[]", "stages.distill.steps=1", "name=bare"]))
+    assert json.loads((run.path / "similarity.json").read_text())["images"] == 2
+    assert "2 images of the validation set" in run.results.read_text()
+    names = [Path(name).stem for name in np.load(run.path / "features.npz")["names"]]
+    assert names == ["2008_001002", "2008_001003"]
+
+
+def test_a_stem_without_paths_and_standardised_features_are_reported_on_too(file):
+    more = ["name=other", "student.paths=none", "stages.distill.standardise=phi_s", "stages.distill.steps=1"]
+    run = train(config.load(file, more))
+    assert list(json.loads((run.path / "similarity.json").read_text())["teachers"]) == ["dinov2"]
+    assert "stem" in np.load(run.path / "features.npz")
+
+
+def test_a_path_is_taken_out_without_a_report(run, file):
+    taken = train(config.load(file, ["name=without", f"from={run}", "student.remove_teacher=dinov2"]))
+    assert Student.from_pretrained(taken.student).sources == ("stem",)
+    assert not (taken.path / "similarity.json").exists()
+
+
 def test_images_there_must_be(file):
     with pytest.raises(UserError, match=r"data\.tasks is empty, and stages\.distill\.images is null: set it to a fold"):
         config.load(file, ["stages.distill.images=null"])
     with pytest.raises(UserError, match=r"nowhere is not a folder and no tar"):
-        train(config.load(file, ["stages.distill.images=nowhere", "name=other"]))
+        train(config.load(file, ["stages.distill.images=nowhere", "name=nowhere"]))
 
 
 @pytest.mark.parametrize(
