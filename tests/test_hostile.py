@@ -118,7 +118,7 @@ def world(trained, tmp_path_factory):
     corrupt(world, "json_list", config="[]")
     corrupt(world, "no_config", config=None)
     corrupt(world, "no_weights", weights=None)
-    corrupt(world, "newer", config={**settings, "format": 2})
+    corrupt(world, "newer", config={**settings, "format": 3})
     corrupt(world, "stranger", config={**settings, "wings": 2})
     corrupt(world, "stemless", config={k: v for k, v in settings.items() if k != "stem"})
     corrupt(world, "levels", config={**settings, "levels": "many"})
@@ -305,7 +305,7 @@ SUBJECTS = {
     "no_json": r"no_json cannot be read as a bundle \(",
     "json_list": "json_list is no bundle: its config.json is missing, or holds no JSON object|json_list cannot be read",
     "no_weights": "no_weights is no bundle: it has no model.safetensors",
-    "newer": r"newer has been written by a newer sak \(format 2, known: 1\): update sak",
+    "newer": r"newer has been written by a newer sak \(format 3, known: 1 and 2\): update sak",
     "stranger": "has the unknown key 'wings'",
     "stemless": "stemless cannot be read as a bundle",
     "levels": "levels cannot be read as a bundle",

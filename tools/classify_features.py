@@ -1,6 +1,6 @@
-"""Judge a student's frozen features on a folder of classes: k nearest neighbours and a linear probe of each source.
+"""Evaluate a student's frozen features on a folder of classes: k nearest neighbours and a linear probe of each source.
 
-Nothing of the student is trained. FOLDER holds train/CLASS/*.jpg to learn from and val/CLASS/*.jpg to judge."""
+Nothing of the student is trained. FOLDER holds train/CLASS/*.jpg to learn from and val/CLASS/*.jpg to evaluate."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ EXAMPLE = """example:
   python tools/classify_features.py runs/distill_folder data/flowers
   python tools/classify_features.py runs/sak_pascal_mini data/flowers --config configs/sak_pascal_mini.yaml
 
-With --config its teachers are judged beside the student. The same command again goes on where it was stopped. OUTPUT
+With --config its teachers are evaluated beside the student. The same command again goes on where it was stopped. OUTPUT
 gets classification.md and classification.json."""
 
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument("student", help="a finished run or a bundle, with heads or without")
     parser.add_argument("folder", type=Path, help="with train/ and val/, each a folder of classes")
-    parser.add_argument("--config", metavar="CONFIG", help="whose teachers are judged too")
+    parser.add_argument("--config", metavar="CONFIG", help="whose teachers are evaluated too")
     parser.add_argument(
         "--image-size", nargs=2, type=whole(1, MOST_PIXELS), metavar=("H", "W"), help="default: that of training"
     )

@@ -7,8 +7,9 @@ from omegaconf import DictConfig
 from torch import nn
 from tqdm import tqdm
 
-from sak import data, tasks
+from sak import data
 from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.tasks import records
 from sak.config.derived import CHANGES, distils, image_size, left_out, unlabelled
 from sak.config.schema import STAGES, DataConfig, plain, teacher_spec
 from sak.data.archive import Archive
@@ -29,8 +30,9 @@ def build_tasks(settings: DataConfig | DictConfig) -> dict[str, Task]:
     """
     if not settings.tasks:
         raise UserError("data.tasks is empty, but this needs labels: name tasks, and the data set that has them")
-    benchmark = data.benchmark(settings.dataset)
-    return {name: tasks.build(name, benchmark) for name in settings.tasks}
+    description = data.kind_of(settings).DESCRIPTION
+    chosen = [description.build(entry) for entry in settings.tasks]
+    return {task.name: task for task in chosen}
 
 
 def build_committee(config: DictConfig, names: Sequence[str] | None = None) -> Committee:
@@ -108,7 +110,7 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
     # `start_from_weights` and `sak.bundles.change` see to these.
     for key in ("pretrained", "weights", "path", "trained_beside", *(f"{what}_teacher" for what in CHANGES)):
         del options[key]
-    if strangers := sorted(heads.keys() - set(config.data.tasks)):
+    if strangers := sorted(heads.keys() - {*chosen, *config.data.tasks}):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
     # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
     distilled = not left_out(config.stages.distill) or config.student.weights is not None
@@ -120,6 +122,7 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
             tasks={name: task.channels for name, task in chosen.items()},
             teachers=teachers,
             heads={name: heads.get(name, head) for name in chosen},
+            descriptions=records(chosen),
         )
     except ValueError as error:
         raise UserError(f"student: {error}") from error

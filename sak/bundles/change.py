@@ -19,7 +19,7 @@ from sak.student import Student, growth
 from sak.tasks import Task
 
 # What a student keeps in other ways than by the config: images of any size, teachers and tasks of its own.
-OWN = ("image_size", "teachers", "tasks", "aligner", "heads")
+OWN = ("image_size", "teachers", "tasks", "aligner", "heads", "descriptions")
 
 
 def trained_student(config: DictConfig) -> Student | None:

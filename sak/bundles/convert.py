@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-from sak import data
 from sak.bundles.bundle import save_bundle
 from sak.bundles.official import load_official
 from sak.errors import UserError
@@ -26,6 +25,6 @@ def convert_official(
     output = Path(output)
     if output.exists():
         raise UserError(f"{output} exists already: choose another place for the bundle, or remove it")
-    student = load_official(checkpoint, image_size, dataset and data.benchmark(dataset), num_heads)
+    student = load_official(checkpoint, image_size, dataset, num_heads)
     save_bundle(student, output, keep_aligners)
     return student

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sak import tasks as task_registry
+from sak import data
+from sak.bundles.tasks import records, tasks_by_channels
 from sak.errors import UserError
 from sak.student import Student
+from sak.tasks import TASKS
 from sak.tensors import read_tensors
 
 # (H, W) of the published trainings: PASCAL-Context, NYUD-v2, and stage 1. Their token grids all differ.
@@ -79,22 +81,25 @@ def _student(
     gates = [w for key, w in weights.items() if re.fullmatch(r"backbone\.mor\..*\.router\.module\.3\.weight", key)]
     tasks = {TASK_NAMES.get(task, task): count for task, count in channels.items()}
     if dataset:
+        known = {task: data.described(dataset).build(task) for task in tasks}
         for task, count in tasks.items():
-            expected = task_registry.build(task, dataset).channels
-            if count != expected:
+            if count != (expected := known[task].channels):
                 raise ValueError(f"the {task} head has {count} channels, but {dataset} needs {expected}")
-    if strangers := sorted(tasks.keys() - task_registry.TASKS.keys()):
+    if strangers := sorted(tasks.keys() - TASKS.keys()):
         raise ValueError(f"there is a head for the unknown task {strangers[0]!r}")
+    if not dataset:
+        known = tasks_by_channels(tasks)
     student = Student(
         stem="vit_base_patch16_384",
         stem_options={"embed_dim": width, "depth": blocks, "num_heads": num_heads, "patch_size": patch},
         image_size=list(image_size),
-        tasks=dict(sorted(tasks.items(), key=lambda item: list(task_registry.TASKS).index(item[0]))),
+        tasks=dict(sorted(tasks.items(), key=lambda item: list(TASKS).index(item[0]))),
         teachers={name: [_teacher_width(weights, name, level, width) for level in levels] for name in names},
         levels=levels,
         adapter_ratio=width // _get(weights, f"backbone.tsap.{names[0]}.0.down.weight").shape[0],
         aligner=True if aligned else None,
         router="mor" if gates or not tasks else "sum",
+        descriptions=records(known),
         noisy_gating=not gates or gates[0].shape[0] == 2 * (1 + len(names)),
     )
     renamed = {_our_key(key, levels): value for key, value in weights.items()}

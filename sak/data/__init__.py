@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,37 +14,54 @@ from sak.errors import UserError
 
 if TYPE_CHECKING:
     from sak.data.archive import Archive
+    from sak.data.description import Description
 
 SPLITS = ("train", "val")
 
-# name in a config -> the class that reads it, and the benchmark whose tasks it has
+# name in a config -> the class that reads it; or package.module:Class, a subclass of `Archive` of your own
 DATASETS = {
-    "mini_context": ("sak.data.pascal_context:PascalContext", "pascal_context"),
-    "pascal_context": ("sak.data.pascal_context:PascalContext", "pascal_context"),
-    "nyud": ("sak.data.nyud:NYUDv2", "nyud"),
+    "mini_context": "sak.data.pascal_context:PascalContext",
+    "pascal_context": "sak.data.pascal_context:PascalContext",
+    "nyud": "sak.data.nyud:NYUDv2",
 }
 
 
-def benchmark(name: str) -> str:
-    """The benchmark whose tasks and classes a data set has: ``pascal_context`` or ``nyud``.
+def class_of(name: str) -> type[Archive]:
+    """The class that reads a data set, as it is without a config's settings.
 
     Raises:
         UserError: there is no such data set.
     """
-    if name not in DATASETS:
-        raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}")
-    return DATASETS[name][1]
+    from sak.data.archive import Archive  # only now: it loads torch
+    from sak.tasks import imported
+
+    if name not in DATASETS and ":" not in name:
+        raise UserError(f"unknown data set {name!r}; known: {', '.join(DATASETS)}, or package.module:Class of your own")
+    return imported(DATASETS.get(name, name), Archive, "data.dataset")
 
 
-def kind_of(name: str) -> type[Archive]:
-    """The class that reads a data set.
+def kind_of(data: DataConfig | DictConfig) -> type[Archive]:
+    """The class that reads a config's data set, with the config's own tasks.
+
+    Raises:
+        UserError: there is no such data set or task, or it does not have what the config asks of it.
+    """
+    return class_of(data.dataset).configured(data)
+
+
+def described(name: str) -> Description:
+    """What a data set that needs no settings says of itself.
 
     Raises:
         UserError: there is no such data set.
     """
-    benchmark(name)
-    module, _, attribute = DATASETS[name][0].partition(":")
-    return getattr(importlib.import_module(module), attribute)  # only now: it loads torch
+    return class_of(name).DESCRIPTION
+
+
+def fitting(channels: Mapping[str, int]) -> list[str]:
+    """The benchmarks that have all of these tasks with these output channels, by their names in a config."""
+    known = [name for name in DATASETS if described(name).benchmark == name]
+    return [name for name in known if described(name).has(channels)]
 
 
 def prepare(data: DataConfig | DictConfig) -> None:
@@ -71,14 +87,16 @@ def build(
     Raises:
         UserError: the data set is unknown, or its root or files are missing.
     """
-    kind = kind_of(data.dataset)
     if not Path(os.path.expanduser(data.root)).is_dir():
         raise UserError(f"data.root is {data.root}, but there is no such directory")
+    from sak.tasks import find_task
+
+    kind = kind_of(data)
     chosen = list(data.tasks if tasks is None else tasks)
     return kind(
         data.root,
         split,
-        tasks=chosen,
+        tasks=[find_task(entry).name if ":" in entry else entry for entry in chosen],
         image_size=data.image_size,
         augment=augment,
         seed=seed,

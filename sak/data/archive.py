@@ -1,22 +1,28 @@
 """What the multi-task archives share: ids from a list, one file or two per task, samples that a seed determines."""
 
 import copy
+import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+from omegaconf import DictConfig
 from torch.utils.data import Dataset
 
+from sak.config.schema import DataConfig
 from sak.data import transforms
+from sak.data.description import Description
 from sak.data.discovery import files_in
-from sak.data.reading import FaultyFile, read_ids, read_image, stored_size
+from sak.data.reading import check_label, ignore_far, read_ids, read_image, stored_size
 from sak.errors import UserError
-from sak.labels import IGNORE
 from sak.metrics.boundary import boundary_map
+from sak.tasks import TASKS, Kind, Task, find_task
+from sak.tasks.edge import boundaries_of
 
+SPLITS = ("train", "val")
 # For one file: the places where it may lie under the root, "{}" for the image's id; the first that exists is read.
 Places = tuple[str, ...]
 
@@ -48,12 +54,12 @@ class Archive(Dataset):
             item is read whose file is corrupt or holds values out of range.
     """
 
-    TITLE: str
-    TASKS: tuple[str, ...]
+    DESCRIPTION: Description
+    TASKS: tuple[str, ...]  # those of the description
     IMAGES: str
     LISTS: str
     FILES: dict[str, tuple[Places, ...]]  # the files that each task needs
-    RELEASE: dict[str, int]  # the number of images of each split as it was published
+    OWN: Mapping[str, type[Task]] = {}  # of the tasks, those that read their labels themselves
     CANVAS = (512, 512)
 
     def __init__(
@@ -79,15 +85,15 @@ class Archive(Dataset):
 
         unknown = [task for task in self.tasks if task not in self.TASKS]
         if unknown:
-            raise UserError(f"{self.TITLE} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
-        self._labels = self.labels_read(self.tasks, crop_by_semseg and augment)
+            raise UserError(f"{self.DESCRIPTION.title} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
+        self._labels = {name: self.task(name) for name in self.labels_read(self.tasks, crop_by_semseg and augment)}
         self.names = self.list_names(self.root, split)
-        found, missing = self.find_files(self.root, self.names, self._labels)
+        found, missing = self.find_files(self.root, self.names, tuple(self._labels))
         if missing:
             task, first = missing[0]
             raise UserError(
-                f"{self.TITLE} ({split}) lacks {len({file for _, file in missing})} of its files, the first is {first} "
-                f"({task}): extract the archive again, or leave the task out of data.tasks."
+                f"{self.DESCRIPTION.title} ({split}) lacks {len({file for _, file in missing})} of its files, the "
+                f"first is {first} ({task}): extract the archive again, or leave the task out of data.tasks."
             )
         files = cast(dict[str, list[list[Path]]], found)
         self.image_files = [path for (path,) in files.pop("image")]
@@ -110,7 +116,7 @@ class Archive(Dataset):
         if not crop_by_semseg or "semseg" in tasks:
             return tuple(tasks)
         if "semseg" not in cls.TASKS:
-            raise UserError(f"data.crop_by_semseg is set, but {cls.TITLE} has no semseg: set it to false")
+            raise UserError(f"data.crop_by_semseg is set, but {cls.DESCRIPTION.title} has no semseg: set it to false")
         return (*tasks, "semseg")
 
     @classmethod
@@ -120,10 +126,11 @@ class Archive(Dataset):
         Raises:
             UserError: there is no such split, no such folder, or no list, or a line of it is no id.
         """
-        if split not in cls.RELEASE:
-            raise UserError(f"{cls.TITLE} has no split {split!r}: it has train and val.")
+        title = cls.DESCRIPTION.title
+        if split not in SPLITS:
+            raise UserError(f"{title} has no split {split!r}: it has train and val.")
         if not root.is_dir():
-            raise UserError(f"{root}, the root of {cls.TITLE}, is not a folder: set data.root to the archive's.")
+            raise UserError(f"{root}, the root of {title}, is not a folder: set data.root to the archive's.")
         path = root / cls.LISTS.format(split)
         if not path.is_file():
             raise UserError(f"{path}, the list of {split} images, is missing: is {root} the right archive?")
@@ -207,14 +214,15 @@ class Archive(Dataset):
             sample["normals"] = ignore_far(sample["normals"], self.normals_tolerance)
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])
-            sample = transforms.for_training(sample, rng, self.image_size)
+            sample = transforms.for_training(sample, rng, self.image_size, self._labels)
             return {key: value for key, value in sample.items() if key not in self._labels or key in self.tasks}
-        if "edge" in self.tasks:
-            sample["boundaries"] = self.read_boundaries(*self._files["edge"][index])
+        evaluated = {boundaries_of(name): name for name, task in self._labels.items() if task.kind is Kind.BOUNDARY}
+        for key, task in evaluated.items():
+            sample[key] = self.read_regions(task, size, path, self._files[task][index])
         sample = transforms.fit(sample, self.image_size)
-        if "boundaries" in sample:  # drawn after the labels were fitted: a drawn line would not survive shrinking
-            sample["boundaries"] = boundary_map(sample["boundaries"]).astype(np.uint8)[..., None]
-        return transforms.packed_for_evaluation(sample, self.image_size)
+        for key in evaluated:  # drawn after the labels were fitted: a drawn line would not survive shrinking
+            sample[key] = boundary_map(sample[key]).astype(np.uint8)[..., None]
+        return transforms.packed_for_evaluation(sample, self.image_size, self._labels)
 
     def without_images(self) -> "Archive":
         """The same unaugmented items but for "image", which is not decoded: for whoever asks for labels alone."""
@@ -225,32 +233,50 @@ class Archive(Dataset):
         return labels
 
     @classmethod
-    def read_label(cls, task: str, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
-        """`read` and `check_label`."""
-        return check_label(cls.read(task, size, *paths), size, image, paths)
+    def configured(cls, data: DataConfig | DictConfig) -> "type[Archive]":
+        """This class, with what a config says of the data set: here its own tasks, whose labels lie where they say.
 
-
-def check_label(label: np.ndarray, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
-    """The label, if it is what that of any task must be: of its image's size, and of finite numbers.
-
-    Raises:
-        FaultyFile: it is not.
-    """
-    if label.shape[:2] != size:
-        raise FaultyFile(
-            f"{paths[0]} is {label.shape[:2]} pixels (height, width), but its image {image} is {size}: "
-            "restore both from the archive.",
-            kind="size",
+        Raises:
+            UserError: the config asks for what the data set does not have.
+        """
+        own = {kind.name: kind for entry in data.tasks if ":" in entry for kind in [find_task(entry)]}
+        if not own:
+            return cls
+        title = cls.DESCRIPTION.title
+        for name, kind in own.items():
+            if kind.default is None or not kind.files or kind.read is Task.read:
+                lacking = "default, files and read"
+                raise UserError(f"{title} knows nothing of the task {name!r}: its class has to have {lacking}")
+        said = {**cls.DESCRIPTION.tasks, **{name: kind.default for name, kind in own.items() if kind.default}}
+        return type(
+            cls.__name__,
+            (cls,),
+            {
+                "__module__": cls.__module__,
+                "DESCRIPTION": dataclasses.replace(cls.DESCRIPTION, tasks=said),
+                "TASKS": tuple(said),
+                "FILES": {**cls.FILES, **{name: kind.files for name, kind in own.items()}},
+                "OWN": own,
+            },
         )
-    if label.dtype.kind == "f" and not np.isfinite(label).all():
-        raise FaultyFile(f"{paths[0]} holds numbers that are not finite: restore it from the archive.")
-    return label
 
+    @classmethod
+    def task(cls, name: str) -> Task:
+        """One of its tasks, on its labels."""
+        return {**TASKS, **cls.OWN}[name](cls.DESCRIPTION.tasks[name])
 
-def ignore_far(normals: np.ndarray, tolerance: float) -> np.ndarray:
-    """Normals (H, W, 3), 255 where their length is farther than this from 1."""
-    far = np.abs(np.linalg.norm(normals, axis=-1, keepdims=True) - 1) > tolerance
-    return np.where(far, np.float32(IGNORE), normals)
+    @classmethod
+    def read_label(cls, task: str, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
+        """`read`, or the reading of a task of one's own, and `check_label`."""
+        label = cls.OWN[task].read(*paths) if task in cls.OWN else cls.read(task, size, *paths)
+        return check_label(label, size, image, paths)
+
+    @classmethod
+    def read_regions(cls, task: str, size: tuple[int, int], image: Path, paths: Sequence[Path]) -> np.ndarray:
+        """The map (H, W) between whose regions the boundaries of a task run, which takes no time to draw."""
+        if task != "edge":
+            return cls.read_label(task, size, image, paths)[..., 0]
+        return check_label(cls.read_boundaries(*paths), size, image, paths)
 
 
 def _in_any_case(path: str) -> str:

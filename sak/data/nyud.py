@@ -5,18 +5,37 @@ from pathlib import Path
 import numpy as np
 
 from sak.data.archive import Archive
+from sak.data.description import Description
 from sak.data.reading import read_classes, read_depth, read_edges, read_normals
 from sak.labels import IGNORE
+from sak.tasks import TaskDescription
+
+CLASSES = (
+    *("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture"),
+    *("counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes"),
+    *("ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard"),
+    *("person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "other structure", "other furniture"),
+    "other prop",
+)
 
 
 class NYUDv2(Archive):
     """795 training and 654 validation images of rooms; see `Archive` for arguments, items and errors."""
 
-    TITLE = "NYUD-v2"
-    TASKS = ("semseg", "normals", "edge", "depth")
+    DESCRIPTION = Description(
+        "NYUD-v2",
+        tasks={
+            "semseg": TaskDescription.of_classes(CLASSES),
+            "normals": TaskDescription(channels=3),
+            "edge": TaskDescription(channels=1, max_dist=0.011),
+            "depth": TaskDescription(channels=1),
+        },
+        splits={"train": 795, "val": 654},
+        benchmark="nyud",
+    )
+    TASKS = tuple(DESCRIPTION.tasks)
     LISTS = "gt_sets/{}.txt"
     IMAGES = "images/{}.png"
-    RELEASE = {"train": 795, "val": 654}
     FILES = {
         "semseg": (("segmentation/{}.png",),),
         "normals": (("normals/{}.png",),),

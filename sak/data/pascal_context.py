@@ -13,7 +13,8 @@ import numpy as np
 from skimage.morphology import thin
 
 from sak.data.archive import Archive
-from sak.data.pascal_part import PART_LABELS, PERSON
+from sak.data.description import Description
+from sak.data.pascal_part import PART_LABELS, PERSON, VOC
 from sak.data.reading import (
     FaultyFile,
     naming,
@@ -24,16 +25,28 @@ from sak.data.reading import (
     read_saliency,
 )
 from sak.labels import IGNORE
+from sak.tasks import TaskDescription
+from sak.tasks.human_parts import PARTS
 
 
 class PascalContext(Archive):
     """4,998 training and 5,105 validation images; see `Archive` for arguments, items and errors."""
 
-    TITLE = "PASCAL-Context"
-    TASKS = ("semseg", "human_parts", "saliency", "normals", "edge")
+    DESCRIPTION = Description(
+        "PASCAL-Context",
+        tasks={
+            "semseg": TaskDescription.of_classes(VOC, background=0),
+            "human_parts": TaskDescription.of_classes(PARTS, background=0, ignore_empty=True),
+            "saliency": TaskDescription(channels=2),
+            "normals": TaskDescription(channels=3),
+            "edge": TaskDescription(channels=1, max_dist=0.0075),
+        },
+        splits={"train": 4998, "val": 5105},
+        benchmark="pascal_context",
+    )
+    TASKS = tuple(DESCRIPTION.tasks)
     LISTS = "ImageSets/Context/{}.txt"
     IMAGES = "JPEGImages/{}.jpg"
-    RELEASE = {"train": 4998, "val": 5105}
     FILES = {
         "semseg": (("semseg/VOC12/{}.png", "semseg/pascal-context/{}.png"),),
         "human_parts": (("human_parts/{}.mat",),),

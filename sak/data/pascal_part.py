@@ -1,5 +1,9 @@
-"""PASCAL-Part's names of a person's parts, and the labels that the multi-task release merges them into."""
+"""PASCAL VOC's classes; PASCAL-Part's names of a person's parts, and the labels that the release merges them into."""
 
+VOC = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
 PERSON = 15  # among VOC's classes, and PASCAL-Part's class_ind
 
 _MERGED = {

@@ -2,15 +2,15 @@
 
 A sample is a dict of NumPy arrays over one pixel grid, all 255 where a label is to be ignored:
     image                               (H, W, 3)  uint8, RGB; float32 in 0..255 once its colours were distorted
-    semseg, human_parts, saliency       (H, W)     integers
-    edge, depth                         (H, W, 1)  float32, depth in metres
-    normals                             (H, W, 3)  float32, x to the right
+    labels of classes                   (H, W)     integers
+    of all other kinds (`Kind`)         (H, W, C)  float32, vectors x to the right
     boundaries                          (H, W, 1)  uint8
+What happens to a label depends on the kind of its task's labels, not on its name.
 The image may be missing where only labels are asked for. What is not an array (the name) passes through. A transform
 returns a new sample and leaves the given one as it was; the random ones draw from the generator that they are handed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN
 
 from sak.labels import IGNORE
+from sak.tasks import Kind, Task
 
 MEAN_COLOUR = IMAGENET_DEFAULT_MEAN  # RGB in [0, 1]: what padding shows
 
@@ -25,6 +26,7 @@ MEAN_COLOUR = IMAGENET_DEFAULT_MEAN  # RGB in [0, 1]: what padding shows
 cv2.setNumThreads(0)
 
 Sample = dict
+Tasks = Mapping[str, Task]  # of a sample's labels, and of others
 Size = Sequence[int]  # height, width
 
 
@@ -62,14 +64,19 @@ def resize(sample: Sample, size: Size, interpolation: int = cv2.INTER_LINEAR) ->
     return result
 
 
-def random_scale(sample: Sample, rng: np.random.Generator, low: float = 0.5, high: float = 2.0) -> Sample:
-    """Resize by one factor drawn from [low, high); what is seen larger is nearer: depth is divided by the factor."""
+def of_kind(kind: Kind, sample: Sample, tasks: Tasks) -> list[str]:
+    """The keys of the labels of that kind."""
+    return [name for name, task in tasks.items() if task.kind is kind and name in sample]
+
+
+def random_scale(sample: Sample, rng: np.random.Generator, tasks: Tasks, low: float = 0.5, high: float = 2.0) -> Sample:
+    """Resize by one factor drawn from [low, high); what is seen larger is nearer: distances are divided by it."""
     factor = rng.uniform(low, high)
     height, width = sample["image"].shape[:2]
     result = resize(sample, (max(1, round(height * factor)), max(1, round(width * factor))))
-    if "depth" in sample:
-        depth = result["depth"]
-        result["depth"] = np.where(depth == IGNORE, depth, depth / np.float32(factor))
+    for name in of_kind(Kind.DISTANCE, sample, tasks):
+        distance = result[name]
+        result[name] = np.where(distance == IGNORE, distance, distance / np.float32(factor))
     return result
 
 
@@ -96,19 +103,19 @@ def random_crop(
     return map_arrays(sample, lambda array: array[window])
 
 
-def flip(sample: Sample) -> Sample:
-    """Mirror left and right; normals point the other way along x."""
+def flip(sample: Sample, tasks: Tasks) -> Sample:
+    """Mirror left and right; vectors point the other way along x."""
     result = map_arrays(sample, lambda array: array[:, ::-1])
-    if "normals" in sample:
-        normals = result["normals"].copy()
-        valid = (normals != IGNORE).all(axis=-1)
-        normals[valid, 0] *= -1
-        result["normals"] = normals
+    for name in of_kind(Kind.VECTORS, sample, tasks):
+        vectors = result[name].copy()
+        valid = (vectors != IGNORE).all(axis=-1)
+        vectors[valid, 0] *= -1
+        result[name] = vectors
     return result
 
 
-def random_flip(sample: Sample, rng: np.random.Generator, probability: float = 0.5) -> Sample:
-    return flip(sample) if rng.random() < probability else sample
+def random_flip(sample: Sample, rng: np.random.Generator, tasks: Tasks, probability: float = 0.5) -> Sample:
+    return flip(sample, tasks) if rng.random() < probability else sample
 
 
 def photometric_distortion(sample: Sample, rng: np.random.Generator) -> Sample:
@@ -182,12 +189,17 @@ def pad(sample: Sample, canvas: Size) -> Sample:
     return place(sample, canvas, np.float32(255) * np.array(MEAN_COLOUR, dtype=np.float32))
 
 
-def ignore_without_parts(sample: Sample) -> Sample:
-    """Ignore human_parts altogether where no part is seen: such images were mostly not annotated for them."""
-    parts = sample.get("human_parts")
-    if parts is None or ((parts != 0) & (parts != IGNORE)).any():
-        return sample
-    return {**sample, "human_parts": np.full_like(parts, IGNORE)}
+def ignore_empty(sample: Sample, tasks: Tasks) -> Sample:
+    """Ignore the labels of a task altogether where nothing but background is seen, if its data set says so.
+
+    So it is with human parts: such images were mostly not annotated for them.
+    """
+    result = dict(sample)
+    for name, task in tasks.items():
+        said, label = task.description, sample.get(name)
+        if label is not None and said.ignore_empty and not ((label != said.background) & (label != IGNORE)).any():
+            result[name] = np.full_like(label, IGNORE)
+    return result
 
 
 def tensors(sample: Sample) -> Sample:
@@ -243,23 +255,18 @@ def _between(side: torch.Tensor, length: int) -> torch.Tensor:
     return (places >= first) & (places < first + side[..., None])
 
 
-def for_training(sample: Sample, rng: np.random.Generator, size: Size) -> Sample:
+def for_training(sample: Sample, rng: np.random.Generator, size: Size, tasks: Tasks) -> Sample:
     """The published multi-task training recipe (SAK, arXiv 2410.14633, and its predecessors)."""
-    sample = random_scale(sample, rng)
+    sample = random_scale(sample, rng, tasks)
     sample = random_crop(sample, rng, size)
-    sample = random_flip(sample, rng)
+    sample = random_flip(sample, rng, tasks)
     sample = photometric_distortion(sample, rng)
-    return to_tensors(pad(ignore_without_parts(sample), size))
+    return to_tensors(pad(ignore_empty(sample, tasks), size))
 
 
-def for_evaluation(sample: Sample, size: Size) -> Sample:
-    """The whole image, shrunk only where it is larger than the canvas."""
-    return finish(packed_for_evaluation(sample, size))
-
-
-def packed_for_evaluation(sample: Sample, size: Size) -> Sample:
-    """`for_evaluation` before `finish`."""
-    result = tensors(place(ignore_without_parts(fit(sample, size)), size, np.zeros(3, np.uint8)))
+def packed_for_evaluation(sample: Sample, size: Size, tasks: Tasks) -> Sample:
+    """The whole image, shrunk only where it is larger than the canvas, before `finish`."""
+    result = tensors(place(ignore_empty(fit(sample, size), tasks), size, np.zeros(3, np.uint8)))
     if "image" in result:
         result["pixels"] = result.pop("image")
     return result

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sak.data.description import Description
 from sak.errors import UserError
 from sak.metrics import Metrics
 from sak.tasks import Task, headlines
@@ -30,16 +31,14 @@ class Baseline:
     dataset: str | None = None
     boundaries: str | None = None
 
-    def check(self, tasks: Mapping[str, Task], boundaries: str) -> None:
+    def check(self, tasks: Mapping[str, Task], boundaries: str, evaluated_on: Description) -> None:
         """
         Raises:
             UserError: results of these tasks cannot be compared with it.
         """
-        benchmark = next(iter(tasks.values())).dataset
-        if self.dataset not in (None, benchmark):
-            raise UserError(
-                f"the baseline {self.name} is of {self.dataset}, but the student is evaluated on {benchmark}"
-            )
+        if self.dataset not in (None, evaluated_on.benchmark):
+            on = evaluated_on.benchmark or evaluated_on.title
+            raise UserError(f"the baseline {self.name} is of {self.dataset}, but the student is evaluated on {on}")
         if "edge" in tasks and self.boundaries not in (None, boundaries):
             raise UserError(
                 f"the boundaries of the baseline {self.name} were evaluated under the protocol {self.boundaries}, "

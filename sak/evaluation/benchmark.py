@@ -44,10 +44,11 @@ def run_benchmark(
         FloatingPointError: a prediction is not finite.
     """
     chosen = build_tasks(subject.data)
-    if "edge" in chosen:
-        chosen["edge"] = Edge(chosen["edge"].dataset, boundaries)
+    for name, task in chosen.items():
+        if isinstance(task, Edge):
+            chosen[name] = type(task)(task.description, boundaries)
     if baseline:
-        baseline.check(chosen, boundaries)
+        baseline.check(chosen, boundaries, data.kind_of(subject.data).DESCRIPTION)
     check_output(output, ["results.md", *(chosen if save_maps else ())], "metrics.json")
     if (output / "metrics.json").exists() and not overwrite:
         raise UserError(f"{output} holds results already: choose another --output, or replace them with --overwrite")

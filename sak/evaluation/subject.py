@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+from omegaconf import OmegaConf
 
 from sak import config as configuration
-from sak import data, tasks
+from sak import data
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.official import load_official
 from sak.config.derived import evaluation_batch
@@ -45,7 +48,7 @@ def open_subject(
 
     Args:
         place: a run directory; a bundle, or its id on the hub; or a checkpoint file of the published SAK code.
-        dataset: unless given, that of the run, or the one whose tasks and channels the student has.
+        dataset: a benchmark; unless given, that of the run, or the one whose tasks and channels the student has.
         root: of the data set; unless given, that of the run.
         image_size: (H, W); unless given, that of training.
         num_heads: of a checkpoint's stem, see ``load_official``.
@@ -60,11 +63,10 @@ def open_subject(
     if (path / "config.yaml").is_file():
         found = _run(path, dataset, root)
     else:
-        benchmark = dataset and data.benchmark(dataset)
         if (path / "config.json").is_file() or (not path.exists() and HUB_ID.fullmatch(place)):
             student = load_bundle(place)
         elif path.is_file():
-            student = load_official(path, image_size, benchmark, num_heads)
+            student = load_official(path, image_size, dataset, num_heads)
         else:
             raise UserError(
                 f"{place} is no run directory (with config.yaml), no bundle (with config.json), and no checkpoint file"
@@ -74,11 +76,12 @@ def open_subject(
     student = found.student
     if not student.channels:
         raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to evaluate")
+    found.data.tasks = [student.descriptions.get(name, {}).get("task", name) for name in student.channels]
     if labelled:
-        found.data.dataset = _fitting(place, student, found.data.dataset)
+        found.data.dataset = found.data.dataset or _only_fitting(place, student)
         if not found.data.root:
             raise UserError(f"say where {found.data.dataset} lies: --data ROOT")
-    found.data.tasks = list(student.channels)
+        _check_fitting(place, student, found.data)
     found.data.image_size = list(image_size or student.image_size)
     try:
         student.stem.grid(*found.data.image_size)
@@ -92,31 +95,32 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
     bundle = find_bundle(path)
     if dataset not in (None, config.data.dataset) and root is None:
         raise UserError(f"{path} was trained on {config.data.dataset}: say where {dataset} lies with --data ROOT")
-    found = DataConfig(
-        dataset=dataset or config.data.dataset,
-        root=root or config.data.root,
-        workers=config.data.workers,
-        timeout=config.data.timeout,
-        on_error=config.data.on_error,
-        max_skipped=config.data.max_skipped,
-        renderer=config.data.renderer,
-        normals_tolerance=config.data.normals_tolerance,
-    )
+    found = cast(DataConfig, OmegaConf.to_object(config.data))
+    found.dataset, found.root = dataset or found.dataset, root or found.root
+    found.crop_by_semseg = False  # which is of training
     return Subject(str(path), load_bundle(bundle), found, evaluation_batch(config), config.precision)
 
 
-def _fitting(place: str, student: Student, dataset: str | None) -> str:
-    """The data set that was asked for, or the only one that fits."""
-    has = ", ".join(f"{task}: {count}" for task, count in student.channels.items())
-    benchmarks = tasks.benchmarks(student.channels)
-    if dataset is None:
-        if len(benchmarks) == 1:
-            return benchmarks[0]
-        which = f"fit {' and '.join(benchmarks)} alike" if benchmarks else "fit no known data set"
-        raise UserError(f"the tasks and channels of {place} ({has}) {which}: name the data set with --dataset")
-    if data.benchmark(dataset) not in benchmarks:
-        raise UserError(f"the tasks and channels of {place} ({has}) are not those of {dataset}")
-    return dataset
+def _has(student: Student) -> str:
+    return ", ".join(f"{task}: {count}" for task, count in student.channels.items())
+
+
+def _only_fitting(place: str, student: Student) -> str:
+    """The only benchmark with the student's tasks and channels."""
+    benchmarks = data.fitting(student.channels)
+    if len(benchmarks) == 1:
+        return benchmarks[0]
+    which = f"fit {' and '.join(benchmarks)} alike" if benchmarks else "fit no known data set"
+    raise UserError(f"the tasks and channels of {place} ({_has(student)}) {which}: name the data set with --dataset")
+
+
+def _check_fitting(place: str, student: Student, settings: DataConfig) -> None:
+    """
+    Raises:
+        UserError: the data set does not have the student's tasks and channels.
+    """
+    if not data.kind_of(settings).DESCRIPTION.has(student.channels):
+        raise UserError(f"the tasks and channels of {place} ({_has(student)}) are not those of {settings.dataset}")
 
 
 def default_output(place: str, kind: str = "evaluation") -> Path:

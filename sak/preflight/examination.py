@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sak.data.archive import Archive, check_label
+from sak.data.archive import Archive
 from sak.data.reading import read_image, read_levels
 from sak.data.reading.pixels import Source, opened
 from sak.errors import UserError
 from sak.labels import IGNORE
 from sak.metrics.rmse import MAX_DEPTH
+from sak.tasks import Kind, Task
 
 ROUNDING = 3**0.5 / 255  # how far 8 bits a component can move the length of a unit vector
 NO_UNIT = 0.05  # a vector whose length is farther than this from 1 is none of unit length
@@ -77,14 +78,14 @@ def examine(kind: type[Archive], canvas: Sequence[int], files: dict[str, list[Pa
             continue
         label = attempt(task, read_label, kind, task, size, path, paths)
         if label is not None:
-            CHECKS[task](label, paths, findings)
+            check(kind.task(task), label, paths, findings)
     return findings
 
 
 def read_label(kind: type[Archive], task: str, size: tuple[int, int], image: Path, paths: list[Path]) -> np.ndarray:
-    """The label as training reads it; of edges the map that they are drawn from, which takes no time."""
-    if task == "edge":
-        return check_label(kind.read_boundaries(*paths), size, image, paths)
+    """The label as training reads it; of boundaries the map that they are drawn from, which takes no time."""
+    if kind.task(task).kind is Kind.BOUNDARY:
+        return kind.read_regions(task, size, image, paths)
     return kind.read_label(task, size, image, paths)
 
 
@@ -116,19 +117,23 @@ def count_ignored(task: str, valid: np.ndarray, findings: Findings) -> None:
     findings.sums[f"{task} all ignored"] += not valid.any()
 
 
-def examine_classes(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
-    count_ignored("semseg", label != IGNORE, findings)
-    for value in np.unique(label[label != IGNORE]):
-        findings.sums[f"semseg class {value}"] += 1
+def check(task: Task, label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    """Look at a label as its kind asks for, and at those of our own tasks more closely."""
+    closer = {"saliency": examine_saliency, "normals": examine_normals}
+    if look := closer.get(task.name):
+        return look(label, paths, findings)
+    by_kind = {Kind.CLASSES: examine_classes, Kind.BOUNDARY: examine_boundaries}
+    by_kind.get(task.kind, examine_numbers)(task, label, paths, findings)
+    return None
 
 
-def examine_parts(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
-    findings.sums["human_parts maps"] += 1
-    findings.sums["human_parts pixels"] += label.size
-    findings.sums["human_parts on parts"] += int((label > 0).sum())
-    findings.sums["human_parts without"] += not label.any()
-    for value in np.unique(label[label > 0]):
-        findings.sums[f"human_parts part {value}"] += 1
+def examine_classes(task: Task, label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    valid = label != IGNORE
+    count_ignored(task.name, valid, findings)
+    findings.sums[f"{task.name} empty"] += not (valid & (label != task.description.background)).any()
+    for value, pixels in zip(*np.unique(label[label != IGNORE], return_counts=True), strict=True):
+        findings.sums[f"{task.name} class {value}"] += 1
+        findings.sums[f"{task.name} pixels of {value}"] += int(pixels)
 
 
 def examine_saliency(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
@@ -168,33 +173,24 @@ def examine_normals(normals: np.ndarray, paths: list[Path], findings: Findings) 
         findings.problems.append(Problem("normals", "normals", detail))
 
 
-def examine_edges(values: np.ndarray, paths: list[Path], findings: Findings) -> None:
+def examine_boundaries(task: Task, values: np.ndarray, paths: list[Path], findings: Findings) -> None:
     """Either the label map between whose regions boundaries run (.mat), or the boundaries as drawn."""
     drawn = values > 0
     if paths[0].suffix.lower() == ".mat":
         drawn = np.zeros(values.shape, dtype=bool)
         drawn[:, :-1] |= values[:, :-1] != values[:, 1:]
         drawn[:-1] |= values[:-1] != values[1:]
-    findings.sums["edge maps"] += 1
-    findings.sums["edge pixels"] += drawn.size
-    findings.sums["edge drawn"] += int(drawn.sum())
-    findings.sums["edge without"] += not drawn.any()
+    findings.sums[f"{task.name} maps"] += 1
+    findings.sums[f"{task.name} pixels"] += drawn.size
+    findings.sums[f"{task.name} drawn"] += int(drawn.sum())
+    findings.sums[f"{task.name} without"] += not drawn.any()
 
 
-def examine_depth(label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+def examine_numbers(task: Task, label: np.ndarray, paths: list[Path], findings: Findings) -> None:
+    """Depth, and numbers or vectors of tasks that are not ours."""
     valid = label != IGNORE
-    count_ignored("depth", valid, findings)
-    depths = label[valid]
-    if depths.size:
-        findings.values["depth"] = float(np.median(depths))
-        findings.sums["depth far"] += int((depths >= MAX_DEPTH).sum())
-
-
-CHECKS = {
-    "semseg": examine_classes,
-    "human_parts": examine_parts,
-    "saliency": examine_saliency,
-    "normals": examine_normals,
-    "edge": examine_edges,
-    "depth": examine_depth,
-}
+    count_ignored(task.name, valid, findings)
+    numbers = label[valid]
+    if numbers.size:
+        findings.values[task.name] = float(np.median(numbers))
+        findings.sums[f"{task.name} far"] += int((numbers >= MAX_DEPTH).sum())

@@ -19,7 +19,7 @@ from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.bundles.change import frozen_parts
 from sak.config.derived import active_stages, change, distils, image_size, number_of_steps, taught_by
 from sak.student import Student
-from sak.tasks import Task
+from sak.tasks import Kind, Task
 from sak.training import objectives
 from teachers import Committee
 from teachers.base import RANDOM
@@ -220,11 +220,11 @@ def step_memory(
 
 def empty_batch(batch_size: int, size: tuple[int, int], tasks: Mapping[str, Task]) -> dict[str, Tensor]:
     """A batch with the shapes and types of a sample of ``sak.data``."""
-    shapes = {"edge": (1, *size), "depth": (1, *size), "normals": (3, *size)}
     batch = {"image": torch.empty(batch_size, 3, *size)}
-    for name in tasks:
-        kind = torch.float32 if name in shapes else torch.int64
-        batch[name] = torch.empty(batch_size, *shapes.get(name, size), dtype=kind)
+    for name, task in tasks.items():
+        classes = task.kind is Kind.CLASSES
+        shape, kind = (size, torch.int64) if classes else ((task.channels, *size), torch.float32)
+        batch[name] = torch.empty(batch_size, *shape, dtype=kind)
     return batch
 
 

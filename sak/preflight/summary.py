@@ -1,12 +1,14 @@
 """What the survey of an archive says in words: facts, the problems that only many images show, and how to mend them."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from sak.preflight.examination import STORED, Problem
+from sak.tasks import Kind, Task
 
+MOST_SHOWN = 25  # classes in a line
 METRES = (0.3, 20.0)  # between these lies the median depth of any set of rooms
 # kind of a problem: (what it is, how to mend it)
 REMEDIES = {
@@ -49,8 +51,18 @@ REMEDIES = {
 }
 
 
-def summarise(sums: Counter, values: Mapping[str, list], facts: list[tuple[str, str]], problems: list[Problem]) -> None:
-    """Add facts in words, and the problems that only many images show."""
+def summarise(
+    tasks: Sequence[Task],
+    sums: Counter,
+    values: Mapping[str, list],
+    facts: list[tuple[str, str]],
+    problems: list[Problem],
+) -> None:
+    """Add facts in words, and the problems that only many images show.
+
+    Args:
+        tasks: those that the config names.
+    """
 
     def share(part: str, whole: str) -> str:
         return f"{sums[part] / max(1, sums[whole]):.1%}"
@@ -61,14 +73,9 @@ def summarise(sums: Counter, values: Mapping[str, list], facts: list[tuple[str, 
         sizes = " x ".join(f"{min(side)}..{max(side)}" for side in sides)
         larger = f"{sums['larger']:,} are larger than data.image_size and are shrunk for the evaluation"
         facts.append(("images", f"{sums['images']:,} read ({modes}), {sizes} pixels (height x width); {larger}"))
-    if maps := sums["semseg maps"]:
-        seen = sorted(int(key.split()[-1]) for key in sums if key.startswith("semseg class "))
-        facts.append(("semseg", f"{maps:,} maps, {share('semseg valid', 'semseg pixels')} of the pixels valid; "
-                      f"{len(seen)} classes seen ({ranges(seen)})"))  # fmt: skip
-    if maps := sums["human_parts maps"]:
-        seen = sorted(int(key.split()[-1]) for key in sums if key.startswith("human_parts part "))
-        facts.append(("human_parts", f"{maps:,} maps, {sums['human_parts without']:,} without a part (ignored as a "
-                      f"whole); parts seen: {ranges(seen) or 'none'}"))  # fmt: skip
+    for task in tasks:
+        if sums[f"{task.name} maps"] and task.kind is Kind.CLASSES and task.name != "saliency":
+            facts += describe_classes(task, sums)
     if maps := sums["saliency maps"]:
         facts.append(("saliency", f"{maps:,} maps, {share('saliency salient', 'saliency pixels')} of the pixels "
                       f"salient, {sums['saliency without']:,} maps without any"))  # fmt: skip
@@ -77,9 +84,10 @@ def summarise(sums: Counter, values: Mapping[str, list], facts: list[tuple[str, 
         problems += mixed_encodings(values)
     if maps := sums["normals maps"]:
         summarise_normals(sums, values, share, facts, problems)
-    if maps := sums["edge maps"]:
-        facts.append(("edge", f"{maps:,} maps, boundaries on {share('edge drawn', 'edge pixels')} of the pixels "
-                      f"before thinning, {sums['edge without']:,} maps without any"))  # fmt: skip
+    for name in [task.name for task in tasks if task.kind is Kind.BOUNDARY and sums[f"{task.name} maps"]]:
+        drawn = share(f"{name} drawn", f"{name} pixels")
+        facts.append((name, f"{sums[f'{name} maps']:,} maps, boundaries on {drawn} of the pixels before thinning, "
+                      f"{sums[f'{name} without']:,} maps without any"))  # fmt: skip
     if maps := sums["depth maps"]:
         medians = [median for median, _ in values.get("depth", [(float("nan"), None)])]
         median = float(np.median(medians))
@@ -88,6 +96,32 @@ def summarise(sums: Counter, values: Mapping[str, list], facts: list[tuple[str, 
         if not METRES[0] <= median <= METRES[1]:
             unit = "millimetres" if median > 700 else "centimetres" if median > METRES[1] else "no unit known"
             problems.append(Problem("depth", "depth", f"the median is {median:.4g}: these look like {unit}"))
+
+
+def describe_classes(task: Task, sums: Counter) -> Iterator[tuple[str, str]]:
+    """What was seen of the classes, and how much of each."""
+    name = task.name
+    seen = sorted(int(key.split()[-1]) for key in sums if key.startswith(f"{name} class "))
+    valid, pixels = sums[f"{name} valid"], max(1, sums[f"{name} pixels"])
+    text = f"{sums[f'{name} maps']:,} maps, {valid / pixels:.1%} of the pixels valid; "
+    text += f"{len(seen)} of {task.channels} classes seen ({ranges(seen) or 'none'})"
+    if task.description.ignore_empty:
+        text += f"; {sums[f'{name} empty']:,} maps show none but {task.classes[0]} and are ignored as a whole"
+    yield name, text
+    shares = {label: sums[f"{name} pixels of {label}"] / max(1, valid) for label in range(task.channels)}
+    most = sorted(shares, key=lambda label: -shares[label])
+    yield f"{name}, pixels", _listed([f"{_name(task, label)} {shares[label]:.1%}" for label in most])
+    if unseen := [_name(task, label) for label in range(task.channels) if label not in seen]:
+        yield f"{name}, unseen", _listed(unseen)
+
+
+def _name(task: Task, label: int) -> str:
+    return task.classes[label] if task.classes else str(label)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = len(names) - MOST_SHOWN
+    return ", ".join(names[:MOST_SHOWN]) + (f", {more} more" if more > 0 else "")
 
 
 def describe_modes(sums: Counter) -> str:

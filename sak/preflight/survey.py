@@ -8,7 +8,7 @@ import functools
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +54,18 @@ def survey_archive(
     Raises:
         UserError: the data set's name, or one of the tasks, is unknown.
     """
-    kind = kind_of(data.dataset)
+    kind = kind_of(data)
     survey, root = Survey(), Path(os.path.expanduser(data.root))
-    if unknown := [task for task in data.tasks if task not in kind.TASKS]:
-        raise UserError(f"{kind.TITLE} has no task {unknown[0]!r}: it has {', '.join(kind.TASKS)}.")
-    expected = kind.RELEASE
+    chosen_tasks = [kind.DESCRIPTION.build(entry) for entry in data.tasks]
+    expected = kind.DESCRIPTION.splits
     if data.dataset == "mini_context":
         expected = {"train": data.renderer.train, "val": data.renderer.val}
         if not survey_rendering(data, survey):
             survey.counts = dict(expected)
             return survey
     names = list_names(kind, root, expected, survey)
-    tasks = {split: kind.labels_read(data.tasks, data.crop_by_semseg and split == "train") for split in names}
+    asked = [task.name for task in chosen_tasks]
+    tasks = {split: kind.labels_read(asked, data.crop_by_semseg and split == "train") for split in names}
     every = list(find_jobs(kind, root, names, tasks, survey))
     chosen = draw(len(every), sample)
     if len(chosen) < len(every):
@@ -79,7 +79,7 @@ def survey_archive(
         sums.update(findings.sums)
         for key, value in findings.values.items():
             values.setdefault(key, []).append((value, files.get(key.split()[0], files["image"])[0]))
-    summarise(sums, values, survey.facts, survey.problems)
+    summarise(chosen_tasks, sums, values, survey.facts, survey.problems)
     return survey
 
 
@@ -155,7 +155,7 @@ def survey_rendering(data: DataConfig | DictConfig, survey: Survey) -> bool:
     return finished
 
 
-def list_names(kind: type[Archive], root: Path, expected: dict[str, int], survey: Survey) -> dict:
+def list_names(kind: type[Archive], root: Path, expected: Mapping[str, int], survey: Survey) -> dict:
     """{split: its ids}, each once."""
     names = {}
     for split in SPLITS:
@@ -166,10 +166,11 @@ def list_names(kind: type[Archive], root: Path, expected: dict[str, int], survey
             continue
         repeated = [name for name, times in Counter(listed).items() if times > 1]
         survey.problems += [Problem("repeated", split, name) for name in repeated]
-        if len(listed) != expected[split]:
+        if len(listed) != expected.get(split, len(listed)):
             detail = f"{kind.LISTS.format(split)} lists {len(listed):,} where {expected[split]:,} are expected"
             survey.problems.append(Problem("count", split, detail))
-        survey.facts.append((split, f"{len(listed):,} images listed, {expected[split]:,} expected"))
+        known = f", {expected[split]:,} expected" if split in expected else ""
+        survey.facts.append((split, f"{len(listed):,} images listed{known}"))
         survey.counts[split] = len(listed)
         names[split] = list(dict.fromkeys(listed))
     shared = sorted(set(names.get("train", ())) & set(names.get("val", ())))

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 from huggingface_hub import PyTorchModelHubMixin, constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-FORMAT = 1  # of config.json; bundles without a number are older, and of the same form
+FORMAT = 2  # of config.json: with descriptions of the tasks
+READABLE = (1, FORMAT)  # bundles without a number are of the first
 FORMAT_KEY = "format"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -35,6 +36,13 @@ class BundleError(ValueError, RuntimeError):
 
 class BundleFiles(PyTorchModelHubMixin):
     """What a model saves are its arguments and its weights; only both together are read again."""
+
+    _hub_mixin_config: dict  # type: ignore[assignment]  # the arguments, which the mixin notes
+
+    @property
+    def descriptions(self) -> dict[str, dict[str, Any]]:
+        """{task: the kind of its labels, names and colours of classes, ...}; {} of an older bundle, which has none."""
+        return dict(self._hub_mixin_config["descriptions"] or {})
 
     def save_pretrained(self, save_directory: str | Path, *, config: Any = None, **options: Any) -> str | None:
         """Write config.json and model.safetensors; see ``PyTorchModelHubMixin``."""
@@ -74,9 +82,10 @@ class BundleFiles(PyTorchModelHubMixin):
             raise BundleError(_unreadable(f"there is no {CONFIG} that you may read", here=False))
         if not isinstance(config, dict):
             raise BundleError(_unreadable(f"its {CONFIG} holds no JSON object", here=True))
-        version = config.get(FORMAT_KEY, FORMAT)
-        if version != FORMAT:
-            raise BundleError(f"has been written by a newer sak (format {version!r}, known: {FORMAT}): update sak")
+        version = config.get(FORMAT_KEY, READABLE[0])
+        if version not in READABLE:
+            known = " and ".join(map(str, READABLE))
+            raise BundleError(f"has been written by a newer sak (format {version!r}, known: {known}): update sak")
         if strangers := sorted(config.keys() - inspect.signature(cls.__init__).parameters.keys() - {FORMAT_KEY}):
             raise BundleError(f"is no bundle of this sak: its {CONFIG} has the unknown key {strangers[0]!r}")
         return super()._from_pretrained(**{**arguments, "strict": True})

@@ -85,6 +85,7 @@ class Student(
         heads: {task: {"type": ..., "options": {...}}}; a task that is not named gets the paper's head.
         router_temperature: by which the routers' logits are divided before the softmax.
         router_top_k: how many sources a token keeps, of ``token_topk`` alone.
+        descriptions: {task: kind, names and colours of its labels}, of ``sak.bundles.tasks``: kept in the bundle alone.
 
     Attributes:
         activation_checkpointing: whether training computes activations of blocks, paths and heads twice instead of
@@ -98,7 +99,6 @@ class Student(
 
     mean: Tensor
     std: Tensor
-    _hub_mixin_config: dict  # the arguments, which the mixin notes
 
     def __init__(
         self,
@@ -116,6 +116,7 @@ class Student(
         heads: Mapping[str, dict] | None = None,
         router_temperature: float = 1.0,
         router_top_k: int = 2,
+        descriptions: Mapping[str, dict] | None = None,
     ):
         super().__init__()
         tasks, teachers = dict(tasks), dict(teachers)

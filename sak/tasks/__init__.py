@@ -1,10 +1,15 @@
-"""The tasks. A new one is a file beside these and a line in ``TASKS``."""
+"""The tasks. A new one is a file beside these and a line in ``TASKS``, or ``package.module:Class`` in a config."""
 
+import importlib
+import inspect
+import re
 from collections.abc import Mapping
+from typing import Any
 
 from sak.errors import UserError
-from sak.tasks.base import HIGHER, LOWER, Task
+from sak.tasks.base import HIGHER, LOWER, Task, palette
 from sak.tasks.depth import Depth
+from sak.tasks.description import Kind, TaskDescription
 from sak.tasks.edge import Edge
 from sak.tasks.human_parts import HumanParts
 from sak.tasks.normals import Normals
@@ -12,18 +17,24 @@ from sak.tasks.saliency import Saliency
 from sak.tasks.semseg import SemSeg
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (SemSeg, HumanParts, Saliency, Normals, Edge, Depth)}
+RESERVED = {"image", "pixels", "name", "size", "boundaries", "view", "index"}  # the other keys of samples
 
-__all__ = ["HIGHER", "LOWER", "TASKS", "Task", "arrow", "benchmarks", "build", "find_metric", "headlines"]
-
-
-def benchmarks(channels: Mapping[str, int]) -> list[str]:
-    """The benchmarks (keys of ``channels_of``) on which every one of these tasks exists with these output channels."""
-    known = {benchmark: None for task in TASKS.values() for benchmark in task.channels_of}  # in order
-    return [
-        benchmark
-        for benchmark in known
-        if all(name in TASKS and TASKS[name].channels_of.get(benchmark) == count for name, count in channels.items())
-    ]
+__all__ = [
+    "HIGHER",
+    "LOWER",
+    "TASKS",
+    "Kind",
+    "Task",
+    "TaskDescription",
+    "arrow",
+    "build",
+    "find_metric",
+    "find_task",
+    "headlines",
+    "imported",
+    "record",
+    "recorded",
+]
 
 
 def arrow(task: Task) -> str:
@@ -50,15 +61,80 @@ def find_metric(name: str, tasks: Mapping[str, Task], key: str, or_else: str = "
     return task, metric
 
 
-def build(name: str, dataset: str) -> Task:
-    """The task of that name on a data set.
+def find_task(entry: str) -> type[Task]:
+    """What an entry of ``data.tasks`` names: a task of ours, or ``package.module:Class``.
 
     Raises:
-        UserError: there is no such task, or the data set has no labels for it.
+        UserError: there is no such task, or it is none.
     """
-    if name not in TASKS:
-        raise UserError(f"unknown task {name!r}; known: {', '.join(TASKS)}")
-    if dataset not in TASKS[name].channels_of:
-        known = [task for task, kind in TASKS.items() if dataset in kind.channels_of]
-        raise UserError(f"data set {dataset!r} has no task {name!r}; it has: {', '.join(known) or 'none'}")
-    return TASKS[name](dataset)
+    if ":" not in entry:
+        if entry not in TASKS:
+            raise UserError(f"unknown task {entry!r}; known: {', '.join(TASKS)}, or package.module:Class of your own")
+        return TASKS[entry]
+    found: type[Task] = imported(entry, Task, "data.tasks")
+    if lacking := [what for what in ("name", "kind", "weight", "measures", "units") if not hasattr(found, what)]:
+        raise UserError(f"data.tasks: {entry} lacks {', '.join(lacking)}, which every task says of itself")
+    if not re.fullmatch("[a-z][a-z0-9_]{0,59}", found.name) or found.name in RESERVED or found.name in TASKS:
+        raise UserError(
+            f"data.tasks: {entry} has the name {found.name!r}, but must have one of its own of at most 60 small "
+            "letters, digits and _"
+        )
+    return found
+
+
+def imported(entry: str, base: type, key: str) -> type:
+    """The class of "package.module:Class".
+
+    Args:
+        base: what it must be a subclass of.
+        key: of the config that names it.
+
+    Raises:
+        UserError: there is no such class, or it is none of these, or lacks what they must have.
+    """
+    module, _, name = entry.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # the module is there, but something that it imports is not
+        raise UserError(
+            f"{key}: there is no module {error.name} for {entry}; install it or put its folder on PYTHONPATH"
+        ) from error
+    except (AttributeError, TypeError, ValueError) as error:  # of a module without a name, too
+        raise UserError(f"{key}: module {module} has no {name!r}; {key} is {entry}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{key}: {entry} is no subclass of {base.__module__}.{base.__qualname__}")
+    if inspect.isabstract(found):
+        raise UserError(f"{key}: {entry} lacks {', '.join(sorted(found.__abstractmethods__))}")  # type: ignore[attr-defined]
+    return found
+
+
+def build(entry: str, description: TaskDescription) -> Task:
+    """The task that an entry of ``data.tasks`` names, on labels of which a data set says this.
+
+    Raises:
+        UserError: there is no such task.
+    """
+    return find_task(entry)(description)
+
+
+def record(task: Task) -> dict[str, Any]:
+    """What a bundle keeps of a task: which class it is, the kind of its labels, and what the data set says of them."""
+    kind = type(task)
+    name = task.name if TASKS.get(task.name) is kind else f"{kind.__module__}:{kind.__qualname__}"
+    said = task.description.as_json()
+    if task.kind is Kind.CLASSES and task.scale is None and "colours" not in said:
+        said["colours"] = palette(task.description)[: task.channels].tolist()
+    return {"task": name, "kind": task.kind.value, "channels": task.channels, **said}
+
+
+def recorded(kept: Mapping[str, Any]) -> Task:
+    """The task of a `record`.
+
+    Raises:
+        UserError: it is none, or its class is not to be had here.
+    """
+    if not isinstance(kept.get("task"), str) or not isinstance(kept.get("channels"), int):
+        raise UserError("the record of a task has no name or no channels: it is none that sak has written")
+    return build(kept["task"], TaskDescription.of_json(kept["channels"], kept))

@@ -4,8 +4,9 @@ Shapes: B batch, C channels of the task, H,W image. In every label 255 means: ig
 """
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ import torchmetrics
 from torch import Tensor
 
 from sak.labels import IGNORE
+from sak.tasks.description import Kind, TaskDescription, voc_palette
 
 HIGHER, LOWER = "higher", "lower"
 IGNORED = np.full(3, 224, np.uint8)  # in pictures: light grey, which neither scales nor classes have
@@ -41,26 +43,28 @@ class Scale:
 
 
 class Task(abc.ABC):
-    """One task on one data set.
+    """One task, as a data set describes it.
 
     Class attributes:
         name: the key of its label in a sample and of its prediction in ``StudentOutput.predictions``.
+        kind: of its labels.
         weight: of its loss in the sum over tasks.
         measures: {metric: whether higher or lower is better}; the first one is the headline.
         units: what the metrics are measured in.
         digits: behind the point, where metrics are shown.
-        channels_of: {data set: output channels}; a data set that is not named does not have the task.
-        classes_of: {data set: names of the classes}, where the labels are classes.
+        files: where the labels of a task of one's own lie, as ``Archive.FILES``; (): where the data set looks for them.
+        default: what is said of the labels where the data set says nothing of them; None: it must.
         scale: of the pictures, where the labels are numbers.
     """
 
     name: str
+    kind: Kind
     weight: float
     measures: Mapping[str, str]
     units: str
     digits: int = 2
-    channels_of: Mapping[str, int]
-    classes_of: Mapping[str, Sequence[str]] = {}
+    files: tuple[tuple[str, ...], ...] = ()
+    default: TaskDescription | None = None
     scale: Scale | None = None
 
     @classmethod
@@ -69,10 +73,29 @@ class Task(abc.ABC):
         metric, direction = next(iter(cls.measures.items()))
         return metric, direction == HIGHER
 
-    def __init__(self, dataset: str):
-        self.dataset = dataset
-        self.channels = self.channels_of[dataset]
-        self.classes = self.classes_of.get(dataset, ())
+    def __init__(self, description: TaskDescription):
+        self.description = description
+
+    @property
+    def channels(self) -> int:
+        """C"""
+        return self.description.channels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the labels; () where the labels are no classes, or nobody named them."""
+        return self.description.classes
+
+    @staticmethod
+    def read(*paths: Path) -> np.ndarray:
+        """The label in these files, of a task of one's own: (H, W) of classes, (H, W, C) float32 of all else.
+
+        255 where it is to be ignored. Unless a task has this function, its labels are read as its ``kind`` is stored.
+
+        Raises:
+            UserError: a file is not what it should be.
+        """
+        raise NotImplementedError
 
     @abc.abstractmethod
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
@@ -116,14 +139,8 @@ class Task(abc.ABC):
         return {"ignored": IGNORED} if any((values == IGNORE).any() for values in maps) else {}
 
 
-def palette(count: int) -> np.ndarray:
-    """The PASCAL VOC colour map: uint8 (256, 3) with ``count`` classes; the rest, the ignored too, is light grey."""
+def palette(description: TaskDescription) -> np.ndarray:
+    """uint8 (256, 3): a colour for each class; the rest, the ignored too, is light grey."""
     colours = np.full((256, 3), IGNORED, np.uint8)
-    for label in range(count):
-        rest, rgb = label, [0, 0, 0]
-        for shift in range(7, -1, -1):
-            for channel in range(3):
-                rgb[channel] |= (rest >> channel & 1) << shift
-            rest >>= 3
-        colours[label] = rgb
+    colours[: description.channels] = description.colours or voc_palette(description.channels)
     return colours

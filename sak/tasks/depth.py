@@ -9,15 +9,17 @@ from torch import Tensor
 from sak.labels import IGNORE
 from sak.metrics.rmse import DepthRMSE
 from sak.tasks.base import LOWER, Scale, Task
+from sak.tasks.description import Kind, TaskDescription
 
 
 class Depth(Task):
     name = "depth"
+    kind = Kind.DISTANCE
     weight = 1.0
     measures = {"rmse": LOWER}
     units = "metres"
     digits = 4
-    channels_of = {"nyud": 1}
+    default = TaskDescription(channels=1)
     scale = Scale("viridis", 0, 10, "depth, metres (beyond 10 as 10)")  # NYUD's rooms end there
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:

@@ -11,23 +11,30 @@ from torch.nn import functional as F
 from sak.labels import IGNORE
 from sak.metrics.boundary import BoundaryF
 from sak.tasks.base import HIGHER, Scale, Task
+from sak.tasks.description import Kind, TaskDescription
 
 POSITIVE_WEIGHT = 0.95
 FAINT = 3.5 / 255  # 3 in 8 bits
-MAX_DIST = {"pascal_context": 0.0075, "nyud": 0.011}  # of the image's diagonal
+MAX_DIST = 0.0075  # of the image's diagonal, where the data set says nothing: that of BSDS and PASCAL
+
+
+def boundaries_of(task: str) -> str:
+    """The key of a sample under which the boundaries lie that a task's metric matches."""
+    return "boundaries" if task == Edge.name else f"{task}_boundaries"
 
 
 class Edge(Task):
     name = "edge"
+    kind = Kind.BOUNDARY
     weight = 50.0
     measures = {"ods_f": HIGHER, "ois_f": HIGHER, "ap": HIGHER}
     units = "%"
-    channels_of = {"pascal_context": 1, "nyud": 1}
+    default = TaskDescription(channels=1, max_dist=MAX_DIST)
     scale = Scale("magma", 0, 1, "probability of a boundary")
 
-    def __init__(self, dataset: str, protocol: Literal["sak", "invpt"] = "sak"):
+    def __init__(self, description: TaskDescription, protocol: Literal["sak", "invpt"] = "sak"):
         """``protocol``: under which boundaries are evaluated, see ``sak.metrics.boundary``."""
-        super().__init__(dataset)
+        super().__init__(description)
         self.protocol = protocol
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
@@ -42,11 +49,11 @@ class Edge(Task):
         return output.sigmoid()
 
     def new_metric(self, workers: int = 0) -> BoundaryF:
-        return BoundaryF(MAX_DIST[self.dataset], self.protocol, workers)
+        return BoundaryF(self.description.max_dist or MAX_DIST, self.protocol, workers)
 
     def truth(self, batch: Mapping[str, Tensor]) -> Tensor:
         # Boundaries are evaluated against other maps than those that training uses.
-        return batch["boundaries"]
+        return batch[boundaries_of(self.name)]
 
     def constants(self, labels: Iterable[Tensor]) -> Tensor:
         # A boundary everywhere, faintly: a uniform map is thinned to the same line at every value, but that of 3/255

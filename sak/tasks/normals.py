@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from sak.labels import IGNORE
 from sak.metrics.angular_error import AngularError
 from sak.tasks.base import IGNORED, LOWER, Task
+from sak.tasks.description import Kind, TaskDescription
 
 WEISZFELD_STEPS = 50
 # Where a surface faces, in the camera's frame: x to the right, y up, z towards the viewer.
@@ -21,10 +22,11 @@ AXES = {
 
 class Normals(Task):
     name = "normals"
+    kind = Kind.VECTORS
     weight = 10.0
     measures = {"mean_error": LOWER}
     units = "degrees"
-    channels_of = {"pascal_context": 3, "nyud": 3}
+    default = TaskDescription(channels=3)
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:
         """L1 between unit vectors, summed over their components, per valid pixel."""

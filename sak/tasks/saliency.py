@@ -10,14 +10,16 @@ from torch.nn import functional as F
 from sak.labels import IGNORE
 from sak.metrics.max_f import MaxF
 from sak.tasks.base import HIGHER, Scale, Task
+from sak.tasks.description import Kind, TaskDescription
 
 
 class Saliency(Task):
     name = "saliency"
+    kind = Kind.CLASSES
     weight = 5.0
     measures = {"max_f": HIGHER, "miou": HIGHER}
     units = "%"
-    channels_of = {"pascal_context": 2}
+    default = TaskDescription(channels=2)
     scale = Scale("magma", 0, 1, "probability of being salient")
 
     def loss(self, output: Tensor, label: Tensor) -> Tensor:

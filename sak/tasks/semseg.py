@@ -1,4 +1,4 @@
-"""Semantic segmentation: 21 VOC classes with background, or NYUD's 40."""
+"""Semantic segmentation, into the classes that the data set has."""
 
 from collections.abc import Iterable
 
@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from sak.labels import IGNORE
 from sak.metrics.miou import MeanIoU
 from sak.tasks.base import HIGHER, Task, palette
-from sak.tasks.classes import NYUD, VOC
+from sak.tasks.description import Kind
 
 
 class Segmentation(Task):
     """One class per pixel: cross-entropy, argmax, mean intersection over union."""
 
+    kind = Kind.CLASSES
     measures = {"miou": HIGHER}
     units = "%"
 
@@ -39,18 +40,16 @@ class Segmentation(Task):
         return prediction.astype(np.uint8)
 
     def colour(self, prediction: np.ndarray) -> np.ndarray:
-        return palette(self.channels)[prediction]
+        return palette(self.description)[prediction]
 
     def key(self, maps: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         """The classes that occur, in the order of their labels."""
         maps = list(maps)
         found = sorted({int(label) for values in maps for label in np.unique(values)} - {IGNORE})
         names = {label: self.classes[label] if label < len(self.classes) else f"class {label}" for label in found}
-        return {name: palette(self.channels)[label] for label, name in names.items()} | super().key(maps)
+        return {name: palette(self.description)[label] for label, name in names.items()} | super().key(maps)
 
 
 class SemSeg(Segmentation):
     name = "semseg"
     weight = 1.0
-    channels_of = {"pascal_context": 21, "nyud": 40}
-    classes_of = {"pascal_context": VOC, "nyud": NYUD}

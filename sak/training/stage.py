@@ -149,7 +149,7 @@ class StageTraining:
         tasks = cast(Validation, self.validation).tasks
         self.task_balance = build_task_balance(
             settings.task_balance,
-            list(tasks),
+            {name: task.kind for name, task in tasks.items()},
             settings.task_balance_lr,
             settings.gradnorm_alpha,
             self.student,

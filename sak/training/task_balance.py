@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from sak.errors import UserError
 from sak.student import Student
+from sak.tasks import Kind
 
-REGRESSION = ("normals", "depth")
+REGRESSION = (Kind.VECTORS, Kind.FIELD, Kind.DISTANCE)
 SMALLEST = 1e-3  # weight in GradNorm
 
 
@@ -78,9 +79,9 @@ class Uncertainty(TaskBalance):
     gradient over the model and is left out of the sum. At the optimum, weight times loss is 1/2 for every task.
     """
 
-    def __init__(self, tasks: Sequence[str], learning_rate: float, device: torch.device | None = None):
-        super().__init__(tasks, learning_rate, torch.zeros(len(tasks), device=device))
-        self._factors = torch.tensor([0.5 if task in REGRESSION else 1.0 for task in tasks], device=device)
+    def __init__(self, tasks: Mapping[str, Kind], learning_rate: float, device: torch.device | None = None):
+        super().__init__(list(tasks), learning_rate, torch.zeros(len(tasks), device=device))
+        self._factors = torch.tensor([0.5 if kind in REGRESSION else 1.0 for kind in tasks.values()], device=device)
 
     @property
     def weights(self) -> Tensor:
@@ -142,11 +143,12 @@ class GradNorm(TaskBalance):
 
 
 def build_task_balance(
-    kind: str, tasks: Sequence[str], learning_rate: float, alpha: float, student: Student, device: torch.device
+    kind: str, tasks: Mapping[str, Kind], learning_rate: float, alpha: float, student: Student, device: torch.device
 ) -> TaskBalance | None:
     """What ``stages.multitask.task_balance`` names; None for ``none``.
 
     Args:
+        tasks: {task: the kind of its labels}.
         student: as it is trained: GradNorm reads the gradients of the last weight of its last shared block.
 
     Raises:
@@ -159,4 +161,4 @@ def build_task_balance(
     shared = student.stem.vit.get_parameter(f"blocks.{student.levels[-1]}.mlp.fc2.weight")
     if not shared.requires_grad:
         raise UserError("stages.multitask.task_balance is gradnorm, which needs a stem that is trained")
-    return GradNorm(tasks, learning_rate, shared, alpha)
+    return GradNorm(list(tasks), learning_rate, shared, alpha)

@@ -37,7 +37,7 @@ def settings(bundle):
 
 
 def test_a_bundle_says_its_format_and_is_readable_as_the_umask_says(bundle, student):
-    assert settings(bundle)["format"] == 1
+    assert settings(bundle)["format"] == 2
     umask = os.umask(0)
     os.umask(umask)
     for file in bundle.iterdir():
@@ -50,7 +50,7 @@ def test_a_bundle_says_its_format_and_is_readable_as_the_umask_says(bundle, stud
 
 def test_so_says_one_that_the_library_itself_saves(student, tmp_path):
     student.save_pretrained(tmp_path / "saved")
-    assert settings(tmp_path / "saved")["format"] == 1
+    assert settings(tmp_path / "saved")["format"] == 2
     Student.from_pretrained(tmp_path / "saved").save_pretrained(tmp_path / "again")
     for name in ("config.json", "model.safetensors"):
         assert (tmp_path / "saved" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -97,8 +97,8 @@ def shortened(bundle):
 
 
 REFUSED = {
-    "newer": (edited(format=2), r"has been written by a newer sak \(format 2, known: 1\): update sak"),
-    "of no format": (edited(format="x"), r"format 'x', known: 1"),
+    "newer": (edited(format=3), r"has been written by a newer sak \(format 3, known: 1 and 2\): update sak"),
+    "of no format": (edited(format="x"), r"format 'x', known: 1 and 2"),
     "unknown key": (edited(wings=2), "has the unknown key 'wings'"),
     "of another library": (edited(model_type="bert"), "has the unknown key 'model_type'"),
     "no stem": (edited(stem="gone"), r"cannot be read as a bundle \(.*stem"),

@@ -95,7 +95,7 @@ def test_mistakes_through_the_tool(checkpoint, tmp_path, monkeypatch, capsys):
         (("leftover.pth", "out", *fit), "leftover.pth: 1 weights are left over, the first is backbone.surprise"),
         (("lacking.pth", "out", *fit), r"lacking.pth: 1 weights are missing.*clip\.adapters\.4\.up\.weight"),
         (("official.pth", "out", "--image-size", 64, 64, "--num-heads", 4), "position embedding has .* but 64x64"),
-        (("official.pth", "out", *fit, "--dataset", other), f"{other}' has no task|{other} needs"),
+        (("official.pth", "out", *fit, "--dataset", other), f"has no task|{other} needs"),
         (("official.pth", "out", *fit, "--dataset", "coco"), "unknown data set 'coco'"),
         (("official.pth", "taken", *fit), "taken exists already"),
         (("official.pth", "file/out", *fit), "file cannot be used"),

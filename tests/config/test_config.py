@@ -10,6 +10,7 @@ from sak.config.derived import image_size, left_out
 from sak.config.schema import Config
 from sak.distillation import losses, standardisation
 from sak.errors import UserError
+from sak.tasks import Kind
 from sak.training.task_balance import GradNorm, Uncertainty, build_task_balance
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
@@ -165,7 +166,9 @@ def test_what_a_config_may_name_is_what_there_is():
     assert tuple(losses.LOSSES) == schema.LOSSES
     assert ("none", *standardisation.KINDS) == schema.STANDARDISATIONS
     student = sak.Student("vit_tiny_patch16_384", (32, 32), {}, {})
-    balances = [build_task_balance(kind, ["semseg"], 0.01, 1.5, student, None) for kind in schema.TASK_BALANCES]
+    balances = [
+        build_task_balance(kind, {"semseg": Kind.CLASSES}, 0.01, 1.5, student, None) for kind in schema.TASK_BALANCES
+    ]
     assert [type(balance) for balance in balances] == [type(None), Uncertainty, GradNorm]
 
 

@@ -82,7 +82,7 @@ def test_a_line_that_is_no_id_is_named_by_readers_and_doctor(copy, form):
         PascalContext(copy, "train")
     assert str(path) in str(error.value)
     survey = Survey()
-    list_names(PascalContext, copy, PascalContext.RELEASE, survey)
+    list_names(PascalContext, copy, PascalContext.DESCRIPTION.splits, survey)
     assert str(error.value) in [problem.detail for problem in survey.problems]
     assert {problem.kind for problem in survey.problems} <= REMEDIES.keys()
 

@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 import torch
 
+from sak import data
 from sak.data import transforms
 from sak.data.transforms import IGNORE
 
+PASCAL, NYUD = data.described("pascal_context"), data.described("nyud")
+KNOWN = {name: PASCAL.build(name) for name in PASCAL.tasks} | {"depth": NYUD.build("depth")}
 NUM_IDS = 8
 NORMALS = np.random.default_rng(0).normal(size=(NUM_IDS, 3)).astype(np.float32)
 NORMALS /= np.linalg.norm(NORMALS, axis=1, keepdims=True)
@@ -73,7 +76,7 @@ def test_random_scale_divides_depth_and_keeps_what_is_ignored():
     sample["depth"][:10] = IGNORE
     factors = []
     for seed in range(8):
-        result = transforms.random_scale(sample, np.random.default_rng(seed))
+        result = transforms.random_scale(sample, np.random.default_rng(seed), KNOWN)
         factor = np.random.default_rng(seed).uniform(0.5, 2)
         factors.append(factor)
         assert result["image"].shape[:2] == (round(150 * factor), round(200 * factor))
@@ -88,7 +91,7 @@ def test_random_scale_divides_depth_and_keeps_what_is_ignored():
 def test_flip_mirrors_everything_and_negates_the_normals_x():
     sample = painted()
     sample["normals"][:20] = IGNORE
-    result = transforms.flip(sample)
+    result = transforms.flip(sample, KNOWN)
     np.testing.assert_array_equal(result["image"], sample["image"][:, ::-1])
     assert (result["normals"][:20] == IGNORE).all()
     np.testing.assert_array_equal(result["normals"][20:, :, 0], -sample["normals"][20:, ::-1, 0])
@@ -101,7 +104,7 @@ def test_flip_mirrors_everything_and_negates_the_normals_x():
 def test_random_flip_flips_half():
     sample = painted(30, 40)
     rng = np.random.default_rng(0)
-    flipped = [transforms.random_flip(sample, rng)["image"] is not sample["image"] for _ in range(200)]
+    flipped = [transforms.random_flip(sample, rng, KNOWN)["image"] is not sample["image"] for _ in range(200)]
     assert 70 < sum(flipped) < 130
 
 
@@ -246,10 +249,11 @@ def test_pad_centres_on_the_mean_colour():
 
 def test_images_without_parts_are_ignored():
     sample = painted()
-    assert transforms.ignore_without_parts(sample) is sample
+    unchanged = transforms.ignore_empty(sample, KNOWN)
+    assert all(unchanged[key] is sample[key] for key in sample)
     parts = np.zeros((4, 4), dtype=np.uint8)
     parts[0] = IGNORE
-    assert (transforms.ignore_without_parts({"human_parts": parts})["human_parts"] == IGNORE).all()
+    assert (transforms.ignore_empty({"human_parts": parts}, KNOWN)["human_parts"] == IGNORE).all()
     assert (parts[1:] == 0).all()
 
 
@@ -273,7 +277,9 @@ def test_to_tensors():
 def test_recipe_is_determined_by_the_generator_and_leaves_its_input():
     sample = painted()
     copy = {key: value.copy() for key, value in sample.items() if key != "name"}
-    one, two, other = (transforms.for_training(sample, np.random.default_rng(seed), (96, 128)) for seed in (1, 1, 2))
+    one, two, other = (
+        transforms.for_training(sample, np.random.default_rng(seed), (96, 128), KNOWN) for seed in (1, 1, 2)
+    )
     assert all((sample[key] == copy[key]).all() for key in copy)
     assert all(torch.equal(one[key], two[key]) for key in copy)
     assert not torch.equal(one["image"], other["image"])

@@ -18,7 +18,6 @@ from sak.evaluation.constants import constant_predictions, kept_constants
 from sak.evaluation.evaluate import evaluate
 from sak.evaluation.figures import prediction_panel, routing_heat_map
 from sak.tasks import TASKS
-from sak.tasks import build as build_task
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def kept(tmp_path, archive, monkeypatch):
 
     def ask(names=("semseg", "normals"), size=(96, 96), split="val"):
         calls.clear()
-        tasks = {name: build_task(name, "pascal_context") for name in names}
+        tasks = {name: PascalContext.DESCRIPTION.build(name) for name in names}
         dataset = PascalContext(archive, split, tasks=names, image_size=size)
         return kept_constants(tmp_path / "kept", tasks, dataset, 1, 0, Accelerator()), bool(calls)
 

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 import sak
-from sak import tasks
+from sak import data, tasks
 from sak.bundles.official import PUBLISHED_SIZES
 from sak.distillation import losses
 from sak.errors import UserError
@@ -93,7 +93,7 @@ def test_distillation_loss(reference, loss):
 
 def test_task_losses(reference, output):
     for name, prediction in output.predictions.items():
-        task = tasks.build(name, reference.dataset)
+        task = data.described(reference.dataset).build(name)
         ours = task.weight * task.loss(prediction, reference.label(name))
         assert ours.item() == pytest.approx(reference.numbers["task_loss"][PUBLISHED_NAMES.get(name, name)], rel=1e-5)
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from sak import tasks
+from sak import data
 from sak.data.reading import read_normals
 from sak.metrics.boundary import evaluate
 from sak.tasks.edge import Edge
 
 
 def predicted(name, dataset="pascal_context"):
-    task = tasks.build(name, dataset)
+    task = data.described(dataset).build(name)
     return task, task.predict(3 * torch.randn(1, task.channels, 6, 8))[0].numpy()
 
 
@@ -46,15 +46,15 @@ def test_depth_is_metres():
 
 
 def test_benchmarks_by_tasks_and_channels():
-    assert tasks.benchmarks({"semseg": 21, "edge": 1}) == ["pascal_context"]
-    assert tasks.benchmarks({"semseg": 40, "edge": 1}) == ["nyud"]
-    assert tasks.benchmarks({"normals": 3, "edge": 1}) == ["pascal_context", "nyud"]
-    assert tasks.benchmarks({"semseg": 19}) == tasks.benchmarks({"flow": 2}) == []
+    assert data.fitting({"semseg": 21, "edge": 1}) == ["pascal_context"]
+    assert data.fitting({"semseg": 40, "edge": 1}) == ["nyud"]
+    assert data.fitting({"normals": 3, "edge": 1}) == ["pascal_context", "nyud"]
+    assert data.fitting({"semseg": 19}) == data.fitting({"flow": 2}) == []
 
 
 @pytest.mark.parametrize("protocol", ["sak", "invpt"])
 def test_a_faint_constant_boundary_is_as_good_as_a_certain_one(protocol):
-    task = Edge("pascal_context", protocol)
+    task = Edge(Edge.default, protocol)
     (faint,) = task.constants([])
     faint = task.to_file(task.predict(faint.view(1, 1, 1, 1).expand(1, 1, 60, 90))[0].numpy())
     truth = np.zeros((60, 90), bool)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from sak import tasks
+from sak import data
 from sak.errors import UserError
 from sak.labels import IGNORE
 
 SIZE = (40, 36)
-EVERY = [(name, dataset) for name, kind in tasks.TASKS.items() for dataset in kind.channels_of]
+EVERY = [(name, dataset) for dataset in ("pascal_context", "nyud") for name in data.described(dataset).tasks]
 
 
 def label_of(task, seed=0):
@@ -36,7 +36,7 @@ def perfect(task, label):
 
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 def test_loss_of_a_perfect_prediction_is_zero_and_of_another_is_not(name, dataset):
-    task = tasks.build(name, dataset)
+    task = data.described(dataset).build(name)
     label = label_of(task)
     output = perfect(task, label)
     assert task.loss(output, label).item() == pytest.approx(0, abs=1e-5)
@@ -71,7 +71,7 @@ LN2 = float(np.log(2))
     ],
 )
 def test_losses_by_hand(name, output, label, loss):
-    task = tasks.build(name, "nyud" if name in ("semseg", "depth") else "pascal_context")
+    task = data.described("nyud" if name in ("semseg", "depth") else "pascal_context").build(name)
     label = torch.tensor(label, dtype=torch.int64 if name in ("semseg", "saliency") else torch.float32)
     assert task.loss(output, label).item() == pytest.approx(loss, rel=1e-5)
 
@@ -79,7 +79,7 @@ def test_losses_by_hand(name, output, label, loss):
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 @pytest.mark.parametrize("seed", range(3))
 def test_losses_and_weights_are_those_written_out_plainly(name, dataset, seed, reference):
-    task, plain = tasks.build(name, dataset), reference("step")
+    task, plain = data.described(dataset).build(name), reference("step")
     label = label_of(task, seed)
     if name in ("saliency", "edge"):  # uneven classes
         rare = torch.rand(label.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
@@ -97,7 +97,7 @@ def test_losses_and_weights_are_those_written_out_plainly(name, dataset, seed, r
 
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 def test_ignored_pixels_do_not_count(name, dataset):
-    task = tasks.build(name, dataset)
+    task = data.described(dataset).build(name)
     label = label_of(task)
     output = torch.randn(2, task.channels, *SIZE)
     changed = output.clone()
@@ -111,7 +111,7 @@ def test_ignored_pixels_do_not_count(name, dataset):
 
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 def test_metric_of_a_perfect_prediction(name, dataset):
-    task = tasks.build(name, dataset)
+    task = data.described(dataset).build(name)
     label = label_of(task)
     metric = task.new_metric()
     batch = {name: label}
@@ -131,7 +131,7 @@ def test_metric_of_a_perfect_prediction(name, dataset):
 
 @pytest.mark.parametrize(("name", "dataset"), EVERY)
 def test_colours_are_pictures(name, dataset):
-    task = tasks.build(name, dataset)
+    task = data.described(dataset).build(name)
     label = label_of(task)
     for picture in (
         task.colour(label[0].numpy()),
@@ -143,11 +143,11 @@ def test_colours_are_pictures(name, dataset):
 
 def test_constant_of_semseg_is_the_most_frequent_class():
     labels = [torch.tensor([[3, 3, IGNORE], [IGNORE, IGNORE, 5]])]
-    assert tasks.build("semseg", "nyud").constants(labels).argmax(1).tolist() == [3]
+    assert data.described("nyud").build("semseg").constants(labels).argmax(1).tolist() == [3]
 
 
 def test_constant_of_normals_has_the_least_mean_angle():
-    task = tasks.build("normals", "nyud")
+    task = data.described("nyud").build("normals")
     label = torch.nn.functional.normalize(
         torch.tensor([0.3, -0.2, 1.0])[:, None, None] + 0.6 * torch.randn(3, 20, 20), dim=0
     )
@@ -163,11 +163,11 @@ def test_constant_of_normals_has_the_least_mean_angle():
 
 def test_constant_of_depth_is_the_mean():
     labels = [torch.tensor([[[1.0, 2.0], [3.0, IGNORE]]])]
-    assert tasks.build("depth", "nyud").constants(labels).item() == pytest.approx(2.0)
+    assert data.described("nyud").build("depth").constants(labels).item() == pytest.approx(2.0)
 
 
 def test_unknown_names():
     with pytest.raises(UserError, match="unknown task 'segmentation'; known: semseg, human_parts"):
-        tasks.build("segmentation", "nyud")
-    with pytest.raises(UserError, match="'nyud' has no task 'saliency'; it has: semseg, normals, edge, depth"):
-        tasks.build("saliency", "nyud")
+        data.described("nyud").build("segmentation")
+    with pytest.raises(UserError, match="NYUD-v2 has no task 'saliency': it has semseg, normals, edge, depth"):
+        data.described("nyud").build("saliency")

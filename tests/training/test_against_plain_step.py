@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sak import tasks
+from sak import data
 from sak.student import Student
 from sak.training import objectives
 from teachers import Committee
@@ -64,7 +64,7 @@ def test_losses_and_weights_after_a_step(stage, batch, reference):
 
     objective = objectives.distillation(objectives.of_images(committee), "cos+l1")
     if stage == "multitask":
-        known = {name: tasks.build(name, "pascal_context") for name in channels}
+        known = {name: data.described("pascal_context").build(name) for name in channels}
         objective = objectives.multitask(objectives.of_images(committee), known, "cos+l1", 1.0)
     torch.manual_seed(1)  # of the gates' noise
     total, terms = objective(ours, batch)
@@ -129,7 +129,7 @@ def test_the_published_student_at_full_size(reference):
                 for ours_, expected in zip(one[name], values, strict=True):
                     assert (ours_ - expected).norm() < 1e-10 * expected.norm(), (training, name)
 
-    known = {name: tasks.build(name, "pascal_context") for name in CHANNELS}
+    known = {name: data.described("pascal_context").build(name) for name in CHANNELS}
     torch.manual_seed(2)
     total, terms = objectives.multitask(lambda batch: features, known, "cos+l1", 1.0)(ours, batch)
     total.backward()

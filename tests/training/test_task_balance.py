@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch import nn
 
+from sak.tasks import Kind
 from sak.training.task_balance import GradNorm, Uncertainty
 
-TASKS = ["semseg", "normals", "edge"]
+TASKS = {"semseg": Kind.CLASSES, "normals": Kind.VECTORS, "edge": Kind.BOUNDARY}
+TWO = dict(list(TASKS.items())[:2])
 
 
 def losses(*values):
@@ -69,7 +71,7 @@ def data(step):
 
 def test_gradnorm_follows_its_algorithm():
     net, reference = Net(10.0), Net(10.0)
-    balance = GradNorm(TASKS[:2], 0.05, net.shared.weight, alpha=1.5)
+    balance = GradNorm(list(TWO), 0.05, net.shared.weight, alpha=1.5)
     w, first = nn.Parameter(torch.ones(2)), None
     optimizer = torch.optim.Adam([w], lr=0.05)
     sgds = [torch.optim.SGD(model.parameters(), lr=0.01) for model in (net, reference)]
@@ -103,7 +105,7 @@ def test_gradnorm_follows_its_algorithm():
 def test_gradnorm_takes_the_gradient_of_all_micro_batches_together():
     def weights(cut):
         net = Net(10.0)
-        balance = GradNorm(TASKS[:2], 0.05, net.shared.weight, alpha=0.0)
+        balance = GradNorm(list(TWO), 0.05, net.shared.weight, alpha=0.0)
         x, targets = data(0)
         for part in torch.arange(8).chunk(cut):
             balance(net(x[part], targets[part]))
@@ -118,7 +120,7 @@ def test_gradnorm_takes_the_gradient_of_all_micro_batches_together():
 
 def test_gradnorm_lives_through_a_batch_without_labels():
     net = Net(0.0)  # the second task has loss 0
-    balance = GradNorm(TASKS[:2], 0.05, net.shared.weight)
+    balance = GradNorm(list(TWO), 0.05, net.shared.weight)
     for step in range(3):
         balance(net(*data(step)))
         balance.step()
@@ -135,7 +137,7 @@ def test_a_state_goes_on_as_if_nothing_had_happened(kind, tmp_path):
     def build():
         net = Net(10.0)
         shared = net.shared.weight
-        return net, Uncertainty(TASKS[:2], 0.05) if kind == "uncertainty" else GradNorm(TASKS[:2], 0.05, shared)
+        return net, Uncertainty(TWO, 0.05) if kind == "uncertainty" else GradNorm(list(TWO), 0.05, shared)
 
     (net, whole), (_, resumed) = build(), build()
     for step in range(6):

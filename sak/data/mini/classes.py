@@ -3,8 +3,7 @@
 Context ids are those of PASCAL-Context's 459 classes.
 """
 
-from sak.data.pascal_part import PART_LABELS
-from sak.tasks.classes import VOC
+from sak.data.pascal_part import PART_LABELS, VOC
 
 VOC_ID = {name: index for index, name in enumerate(VOC)}
 

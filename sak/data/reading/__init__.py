@@ -6,6 +6,8 @@ Each says of a file what is wrong with it (a `FaultyFile`) instead of guessing w
 from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 from sak.data.reading.id_lists import read_ids
 from sak.data.reading.label_maps import (
+    check_label,
+    ignore_far,
     read_classes,
     read_depth,
     read_edges,
@@ -21,6 +23,8 @@ __all__ = [
     "SUFFIXES",
     "CorruptFile",
     "FaultyFile",
+    "check_label",
+    "ignore_far",
     "naming",
     "read_classes",
     "read_depth",

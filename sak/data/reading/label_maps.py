@@ -4,6 +4,7 @@ The stored numbers count: of a palette the indices, however deep the file is. Wh
 may be stored in several encodings, and the rule that tells them apart is `read_levels`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from numpy.lib.format import MAGIC_PREFIX
 from PIL.ImageFile import ImageFile
 
 from sak.data.reading.faults import FaultyFile, naming
-from sak.data.reading.pixels import SENSOR, is_opaque, opened
+from sak.data.reading.pixels import SENSOR, Source, is_opaque, opened
 from sak.labels import IGNORE
 
 WHITE = {"1": 1, "L;2": 3, "L;4": 15}  # the largest number of modes and raw modes with fewer than 8 bits
@@ -152,6 +153,29 @@ def read_depth(path: str | Path) -> np.ndarray:
         )
     depth[depth == 0] = IGNORE
     return depth[..., None]
+
+
+def check_label(label: np.ndarray, size: tuple[int, int], image: Source, paths: Sequence[Source]) -> np.ndarray:
+    """The label, if it is what that of any task must be: of its image's size, and of finite numbers.
+
+    Raises:
+        FaultyFile: it is not.
+    """
+    if label.shape[:2] != size:
+        raise FaultyFile(
+            f"{paths[0]} is {label.shape[:2]} pixels (height, width), but its image {image} is {size}: "
+            "restore both from the archive.",
+            kind="size",
+        )
+    if label.dtype.kind == "f" and not np.isfinite(label).all():
+        raise FaultyFile(f"{paths[0]} holds numbers that are not finite: restore it from the archive.")
+    return label
+
+
+def ignore_far(normals: np.ndarray, tolerance: float) -> np.ndarray:
+    """Normals (H, W, 3), 255 where their length is farther than this from 1."""
+    far = np.abs(np.linalg.norm(normals, axis=-1, keepdims=True) - 1) > tolerance
+    return np.where(far, np.float32(IGNORE), normals)
 
 
 def _array(path: str | Path) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""Two judges of frozen features, neither of which has anything to tune by hand: neighbours, and a linear map.
+"""Two evaluates of frozen features, neither of which has anything to tune by hand: neighbours, and a linear map.
 
-Legend: N images to learn from, M to judge, D width, C classes.
+Legend: N images to learn from, M to evaluate, D width, C classes.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEIGHBOURS, TEMPERATURE = 20, 0.07  # of Wu et al., arXiv 1805.01978, as DINO and its successors are judged
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # of Wu et al., arXiv 1805.01978, as DINO and its successors are evaluated
 CHUNK = 1024  # images whose neighbours are sought at once
 PENALTIES = tuple(10.0**power for power in range(-6, 2))  # of the squared weights, on features of variance 1
 HELD_OUT = 5  # every so manieth image of a class chooses the penalty

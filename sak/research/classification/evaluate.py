@@ -1,6 +1,6 @@
-"""Frozen features of a student, and of teachers beside it, judged on a folder of classes.
+"""Frozen features of a student, and of teachers beside it, evaluated on a folder of classes.
 
-FOLDER/train/CLASS/*.jpg is learnt from, FOLDER/val/CLASS/*.jpg judges: the layout of torchvision's ImageFolder.
+FOLDER/train/CLASS/*.jpg is learnt from, FOLDER/val/CLASS/*.jpg evaluates: the layout of torchvision's ImageFolder.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def classify(
 
     Args:
         place: a run or a bundle, with heads or without.
-        config: whose teachers are judged beside the student; None: none are.
+        config: whose teachers are evaluated beside the student; None: none are.
         image_size: (H, W) of the central crops; None: what the student was trained on.
 
     Raises:
@@ -113,8 +113,8 @@ def classify(
     result = {}
     for name in vectors["train"]:
         data = (vectors["train"][name], labels["train"], vectors["val"][name], len(classes))
-        judged = {"knn": nearest_neighbours(*data), "linear": linear_probe(*data)}
-        result[name] = {how: 100 * (found == labels["val"]).float().mean().item() for how, found in judged.items()}
+        evaluated = {"knn": nearest_neighbours(*data), "linear": linear_probe(*data)}
+        result[name] = {how: 100 * (found == labels["val"]).float().mean().item() for how, found in evaluated.items()}
     commonest = labels["train"].bincount(minlength=len(classes)).argmax()
     constant = 100 * (labels["val"] == commonest).float().mean().item()
     counts = {split: len(found) for split, found in images.items()}
@@ -133,7 +133,7 @@ def open_classes(folder: Path) -> ImageFolder:
     """
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder}: images to learn from are in train/CLASS/, to judge in val/CLASS/"
+            f"there is no folder {folder}: images to learn from are in train/CLASS/, to evaluate in val/CLASS/"
         )
     try:
         return ImageFolder(str(folder), is_valid_file=lambda file: suffix_of(file) in SUFFIXES and not _hidden(file))

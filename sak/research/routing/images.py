@@ -52,7 +52,7 @@ class GivenImages(Dataset):
             pixels = read_image(path, upright=True)
         except CorruptFile as error:
             raise UserError(f"{path} cannot be read as an image: give another one, or leave it out") from error
-        return {**packed_for_evaluation({"image": pixels}, self.image_size), "name": self.names[index]}
+        return {**packed_for_evaluation({"image": pixels}, self.image_size, {}), "name": self.names[index]}
 
 
 def _below(folder: Path) -> list[Path]:

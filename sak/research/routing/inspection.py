@@ -117,8 +117,7 @@ def _measure(
     knock_out: bool,
 ) -> Inspection:
     student, classes = subject.student, []
-    # In PASCAL's labels 0 is all that has no class; NYUD's have none such.
-    background = 0 if chosen and data.benchmark(subject.data.dataset) == "pascal_context" else None
+    background = chosen["semseg"].description.background if "semseg" in chosen else None
 
     def keep(task: str, _: Tensor, batch: Mapping) -> None:
         if task == "semseg":
