@@ -12,8 +12,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sak import cli, config
 from sak.training import checkpoint
@@ -25,6 +27,9 @@ torch.set_num_threads(1)
 torch.ones(1, requires_grad=True).sum().backward()
 
 ARCHIVE = Path(__file__).parent / "fixtures" / "pascal_format" / "PASCALContext"
+STRANGERS = (Path(__file__).parent / "fixtures" / "own.yaml").read_text(
+    encoding="utf-8"
+)  # with {tiny}, the config that it extends, and {root}
 TINY = (Path(__file__).parent / "fixtures" / "tiny.yaml").read_text(encoding="utf-8")  # with {output} and {root}
 
 
@@ -54,6 +59,43 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY.format(output=folder / "runs", root=ARCHIVE))
     return train(config.load(folder / "tiny.yaml")).path
+
+
+OWN_CLASSES = {"background": [0], "person": [15], "animal": [3, 8, 10, 12, 13, 17], "vehicle": [1, 2, 4, 6, 7, 14, 19]}
+OWN_VALUES = [10, 20, 30, 40, 50]  # how a stranger stores them; the fifth class is all that is left, 0 is unlabelled
+
+
+@pytest.fixture(scope="session")
+def strangers(tmp_path_factory):
+    """Somebody's data in folders of his own, of rendered scenes: images, five classes, depth in millimetres.
+
+    One training image has no depth, and one no labels at all. For tests that only read it, or copy it.
+    """
+    from sak.data.mini.archive import draw
+
+    root = tmp_path_factory.mktemp("stranger") / "street"
+    for split, count in (("train", 6), ("val", 3)):
+        for task in ("images", "semseg", "depth"):
+            (root / task / split).mkdir(parents=True)
+        for index in range(count):
+            _, rendering, _ = draw(3, split, index, 48)
+            coded = np.full(rendering.semseg.shape, OWN_VALUES[-1], np.uint8)
+            for value, labels in zip(OWN_VALUES, OWN_CLASSES.values(), strict=False):
+                coded[np.isin(rendering.semseg, labels)] = value
+            coded[:2] = 0
+            depth = np.where(np.isfinite(rendering.depth), 1000 * rendering.depth, 0).clip(0, 65535).astype(np.uint16)
+            Image.fromarray(rendering.image).save(root / "images" / split / f"a{index}.jpg")
+            Image.fromarray(coded).save(root / "semseg" / split / f"a{index}.png")
+            Image.fromarray(depth).save(root / "depth" / split / f"a{index}.png")
+    for place in ("semseg/train/a5.png", "depth/train/a4.png", "depth/train/a5.png"):
+        (root / place).unlink()
+    return root
+
+
+@pytest.fixture(scope="session")
+def strangers_text():
+    """The config of an experiment on it, in which the tiny one and root are to be filled in."""
+    return STRANGERS
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ def load_official(
         UserError: there is no readable checkpoint, the weights do not fit the arguments, or a key is missing or left
             over (named).
     """
+    if dataset:
+        data.described(dataset)  # a wrong name is told before the work
     weights = _read(checkpoint)
     where = "the checkpoint" if isinstance(checkpoint, Mapping) else str(checkpoint)
     try:

@@ -14,6 +14,7 @@ from sak.config.schema import (
     DataConfig,
     DistillConfig,
     EvaluationConfig,
+    LabelConfig,
     MultitaskConfig,
     OptimConfig,
     ProbeConfig,
@@ -48,6 +49,10 @@ def increasing(what: str) -> Rule:
     )
 
 
+def _is_colour(value: Any) -> bool:
+    return not isinstance(value, int | float) and len(value) == 3 and all(0 <= part <= 255 for part in value)
+
+
 POSITIVE = Rule(lambda value: 0 < value < math.inf, "positive, and finite")
 NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "at least 0, and finite")
 SHARE = Rule(lambda value: 0 <= value <= 1, "a share between 0 and 1")
@@ -61,6 +66,10 @@ SCALES = Rule(
     "a list of different whole numbers from 1 to 64",
 )
 SEED = whole(0, MOST_SEED)
+STORED = Rule(
+    lambda numbers: 0 < len(numbers) == len(set(numbers)) and all(0 <= number <= 65535 for number in numbers),
+    "different whole numbers from 0 to 65535",
+)
 
 RANGES: dict[type, dict[str, Rule]] = {
     Config: {"seed": SEED},
@@ -71,6 +80,16 @@ RANGES: dict[type, dict[str, Rule]] = {
         "timeout": whole(1),
         "max_skipped": SHARE,
         "normals_tolerance": Rule(lambda value: 0 < value < 1, "between 0 and 1, or null"),
+        "colours": Rule(
+            lambda colours: len(colours) > 0 and all(map(_is_colour, colours)),
+            "a list of [red, green, blue], each from 0 to 255",
+        ),
+    },
+    LabelConfig: {
+        "values": STORED,
+        "ignore": STORED,
+        "scale": POSITIVE,
+        "max_dist": Rule(lambda share: 0 < share < 1, "a share of the image's diagonal, between 0 and 1"),
     },
     StudentConfig: {
         "levels": increasing("blocks of the stem"),
@@ -142,7 +161,9 @@ def rules(config: DictConfig, schema: type = Config, prefix: str = "") -> Iterat
     """(key, value, rule) of all that a config holds and that is not null."""
     for field in dataclasses.fields(schema):
         key, value = f"{prefix}{field.name}", config[field.name]
-        if isinstance(value, DictConfig):
+        if isinstance(value, DictConfig) and (rule := rule_of(schema, field.name)):
+            yield from ((f"{key}.{name!s}", part, rule) for name, part in value.items())
+        elif isinstance(value, DictConfig):
             parts = (
                 {key: value} if dataclasses.is_dataclass(field.type) else {f"{key}.{n!s}": v for n, v in value.items()}
             )

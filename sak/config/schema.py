@@ -32,11 +32,31 @@ class RendererConfig:
 
 
 @dataclass
+class LabelConfig:
+    """Where the labels of one task lie in own data, and what their stored numbers mean (docs/own_data.md)."""
+
+    path: str | None = None  # as a/{split}/{name}_b.png; null: TASK/{split}/{name}, with any suffix that labels have
+    values: list[int] | None = None  # the stored number of each class, in their order; null: 0, 1, 2, ...
+    ignore: list[int] | None = None  # stored numbers of pixels that are ignored; null: 255, unless it is a class's
+    reduce_zero_label: bool = False  # 0 is ignored, and the classes are 1, 2, 3, ...
+    scale: float | None = None  # so many stored numbers make one unit: 1000 of depth in millimetres
+    max_dist: float | None = None  # of boundaries: how far a match may be, as a share of the image's diagonal
+
+
+@dataclass
 class DataConfig:
-    dataset: str = MISSING  # mini_context, pascal_context or nyud
+    # mini_context, pascal_context, nyud; folders (docs/own_data.md); or package.module:Class, an Archive of your own
+    dataset: str = MISSING
     root: str = MISSING
     image_size: list[int] = MISSING  # H, W
-    tasks: list[str] = MISSING
+    tasks: list[str] = MISSING  # names, or package.module:Class for tasks of your own
+    # Of own data alone, from here to `splits`; {split} and {name} stand for those of an image
+    classes: dict[str, list[str]] = field(default_factory=dict)  # {task: names}; else they stand in classes.txt
+    colours: dict[str, list[list[int]]] = field(default_factory=dict)  # {task: [red, green, blue] of each class}
+    images: str | None = None  # null: images/{split}/{name}, with any suffix that images have
+    labels: dict[str, LabelConfig] = field(default_factory=dict)  # of each task
+    lists: str | None = None  # of the names, as lists/{split}.txt; null: all images that are there
+    splits: dict[str, str] = field(default_factory=dict)  # what {split} is, as {train: training, val: validation}
     workers: int = 2  # processes that load data
     timeout: int = 600  # seconds until a batch that does not come from them is given up
     on_error: str = "stop"  # at an image whose files are missing or corrupt; or skip (docs/resuming.md)

@@ -23,6 +23,7 @@ DATASETS = {
     "mini_context": "sak.data.pascal_context:PascalContext",
     "pascal_context": "sak.data.pascal_context:PascalContext",
     "nyud": "sak.data.nyud:NYUDv2",
+    "folders": "sak.data.own.folders:Folders",
 }
 
 

@@ -15,15 +15,17 @@ from torch.utils.data import Dataset
 from sak.config.schema import DataConfig
 from sak.data import transforms
 from sak.data.description import Description
-from sak.data.discovery import files_in
+from sak.data.discovery import Listings, files_in
 from sak.data.reading import check_label, ignore_far, read_ids, read_image, stored_size
 from sak.errors import UserError
+from sak.labels import IGNORE
 from sak.metrics.boundary import boundary_map
 from sak.tasks import TASKS, Kind, Task, find_task
 from sak.tasks.edge import boundaries_of
 
 SPLITS = ("train", "val")
-# For one file: the places where it may lie under the root, "{}" for the image's id; the first that exists is read.
+# For one file: the places where it may lie under the root, "{}" or "{name}" for the image's id and "{split}" for the
+# folder of its split; the first that exists is read.
 Places = tuple[str, ...]
 
 
@@ -59,6 +61,10 @@ class Archive(Dataset):
     IMAGES: str
     LISTS: str
     FILES: dict[str, tuple[Places, ...]]  # the files that each task needs
+    FOLDERS: Mapping[str, str] = {}  # what "{split}" stands for, where it is not the split's own name
+    READ_AS = ""  # what a config says of how labels are read, which other samples come from
+    REMEDY = "extract the archive again, or leave the task out of data.tasks"
+    FROM_CONFIG = False  # whether a config says where files lie and which classes there are
     OWN: Mapping[str, type[Task]] = {}  # of the tasks, those that read their labels themselves
     CANVAS = (512, 512)
 
@@ -88,12 +94,12 @@ class Archive(Dataset):
             raise UserError(f"{self.DESCRIPTION.title} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
         self._labels = {name: self.task(name) for name in self.labels_read(self.tasks, crop_by_semseg and augment)}
         self.names = self.list_names(self.root, split)
-        found, missing = self.find_files(self.root, self.names, tuple(self._labels))
+        found, missing = self.find_files(self.root, split, self.names, tuple(self._labels))
         if missing:
             task, first = missing[0]
             raise UserError(
                 f"{self.DESCRIPTION.title} ({split}) lacks {len({file for _, file in missing})} of its files, the "
-                f"first is {first} ({task}): extract the archive again, or leave the task out of data.tasks."
+                f"first is {first} ({task}): {self.REMEDY}."
             )
         files = cast(dict[str, list[list[Path]]], found)
         self.image_files = [path for (path,) in files.pop("image")]
@@ -131,7 +137,7 @@ class Archive(Dataset):
             raise UserError(f"{title} has no split {split!r}: it has train and val.")
         if not root.is_dir():
             raise UserError(f"{root}, the root of {title}, is not a folder: set data.root to the archive's.")
-        path = root / cls.LISTS.format(split)
+        path = root / cls.LISTS.format(split, split=cls.FOLDERS.get(split, split))
         if not path.is_file():
             raise UserError(f"{path}, the list of {split} images, is missing: is {root} the right archive?")
         images = functools.cache(lambda: files_in((root / cls.IMAGES).parent))
@@ -139,7 +145,7 @@ class Archive(Dataset):
 
     @classmethod
     def find_files(
-        cls, root: Path, names: Sequence[str], tasks: Sequence[str]
+        cls, root: Path, split: str, names: Sequence[str], tasks: Sequence[str]
     ) -> tuple[dict[str, list[list[Path | None]]], list[tuple[str, str]]]:
         """Where the files of images and tasks lie, and which do not exist; their suffixes may be in any case.
 
@@ -147,27 +153,27 @@ class Archive(Dataset):
             {"image" or task: for each name the files that it needs}, None in the place of a missing one; and
             (task, file) of those, in the names' order, each once for a task.
         """
-        needed = {"image": ((cls.IMAGES,),), **{task: cls.FILES[task] for task in tasks}}
-        folders = {os.path.dirname(place) for files in needed.values() for places in files for place in places}
-        # One listing per folder instead of one query per file: archives often lie on a network.
-        present = {
-            _in_any_case(f"{folder}/{name}"): f"{folder}/{name}"
-            for folder in folders
-            for name in sorted(files_in(root / folder))  # of ID.JPG and ID.jpg the latter
-        }
+        needed = {"image": cls.places("image"), **{task: cls.places(task) for task in tasks}}
+        listings = Listings(root)
         found: dict[str, list[list[Path | None]]] = {task: [] for task in needed}
         missing: dict[tuple[str, str], None] = {}  # in the order in which they are met
+        folder_of_split = cls.FOLDERS.get(split, split)
         for name in names:
             for task, files in needed.items():
                 paths = []
                 for places in files:
-                    candidates = [place.format(name) for place in places]
-                    path = next(filter(None, (present.get(_in_any_case(place)) for place in candidates)), None)
+                    candidates = [place.format(name, name=name, split=folder_of_split) for place in places]
+                    path = next(filter(None, map(listings.find, candidates)), None)
                     if path is None:
                         missing[task, ", or ".join(str(root / candidate) for candidate in candidates)] = None
-                    paths.append(None if path is None else root / path)
+                    paths.append(path)
                 found[task].append(paths)
         return found, list(missing)
+
+    @classmethod
+    def places(cls, task: str) -> tuple[Places, ...]:
+        """Where each file of an image ("image") or of a task's label may lie."""
+        return ((cls.IMAGES,),) if task == "image" else cls.FILES[task]
 
     @staticmethod
     def read(task: str, size: tuple[int, int], *paths: Path) -> np.ndarray:
@@ -190,7 +196,7 @@ class Archive(Dataset):
     def files(self) -> list[Path]:
         """All files that its samples are read from, each once."""
         labels = (path for of_task in self._files.values() for paths in of_task for path in paths)
-        return list(dict.fromkeys([*self.image_files, *labels]))
+        return [path for path in dict.fromkeys([*self.image_files, *labels]) if path is not None]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -220,8 +226,10 @@ class Archive(Dataset):
         for key, task in evaluated.items():
             sample[key] = self.read_regions(task, size, path, self._files[task][index])
         sample = transforms.fit(sample, self.image_size)
-        for key in evaluated:  # drawn after the labels were fitted: a drawn line would not survive shrinking
-            sample[key] = boundary_map(sample[key]).astype(np.uint8)[..., None]
+        for key, task in evaluated.items():  # drawn after the labels were fitted: a drawn line would not survive shrinking
+            drawn = boundary_map(sample[key]).astype(np.uint8)[..., None]
+            # without a label there is nothing to match
+            sample[key] = np.full_like(drawn, IGNORE) if (sample[task] == IGNORE).all() else drawn
         return transforms.packed_for_evaluation(sample, self.image_size, self._labels)
 
     def without_images(self) -> "Archive":
@@ -239,6 +247,9 @@ class Archive(Dataset):
         Raises:
             UserError: the config asks for what the data set does not have.
         """
+        for key in ("classes", "colours", "images", "labels", "lists", "splits"):
+            if data[key] if isinstance(data, DictConfig) else getattr(data, key):
+                raise UserError(f"data.{key} is set, but {cls.DESCRIPTION.title} is what it is: leave it out")
         own = {kind.name: kind for entry in data.tasks if ":" in entry for kind in [find_task(entry)]}
         if not own:
             return cls
@@ -277,9 +288,3 @@ class Archive(Dataset):
         if task != "edge":
             return cls.read_label(task, size, image, paths)[..., 0]
         return check_label(cls.read_boundaries(*paths), size, image, paths)
-
-
-def _in_any_case(path: str) -> str:
-    """One name for all ways to write the suffix."""
-    stem, suffix = os.path.splitext(path)
-    return stem + suffix.lower()

@@ -99,6 +99,31 @@ def files_in(folder: str | os.PathLike[str]) -> set[str]:
     return {entry.name for entry in _entries(folder) if (kind := _kind(entry)) is not None and stat.S_ISREG(kind)}
 
 
+class Listings:
+    """Finds files below a root; their suffixes may be in any case.
+
+    Each folder is listed once, instead of one query per file: archives often lie on a network.
+    """
+
+    def __init__(self, root: Path):
+        self.root = root
+        self._known: dict[str, dict[str, str]] = {}
+
+    def find(self, place: str) -> Path | None:
+        """The file at a path below the root; of ID.JPG and ID.jpg the latter."""
+        folder, name = os.path.split(place)
+        if folder not in self._known:
+            self._known[folder] = {_in_any_case(file): file for file in sorted(files_in(self.root / folder))}
+        found = self._known[folder].get(_in_any_case(name))
+        return None if found is None else self.root / folder / found
+
+
+def _in_any_case(name: str) -> str:
+    """One name for all ways to write the suffix."""
+    stem, suffix = os.path.splitext(name)
+    return stem + suffix.lower()
+
+
 def told(left_out: Counter[str], before: str = "", shown: int = 6) -> str:
     """ "left out: 12 .txt, 3 hidden" behind `before`; "" where nothing was."""
     most = [f"{count:,} {printable(what)}" for what, count in left_out.most_common(shown)]

@@ -67,7 +67,7 @@ def _fingerprint(tasks: Mapping[str, Task], dataset: Archive) -> str:
     digest = hashlib.sha256(repr([library.__version__ for library in (cv2, np, PIL, skimage, torch)]).encode())
     for name, task in tasks.items():
         digest.update(f"{name} {type(task).__qualname__} {sorted(vars(task).items())}\n".encode())
-    digest.update(f"{type(dataset).__qualname__} {dataset.image_size} {dataset.names}\n".encode())
+    digest.update(f"{type(dataset).__qualname__} {dataset.image_size} {dataset.READ_AS} {dataset.names}\n".encode())
     for file in dataset.files:
         try:
             status = file.stat()

@@ -36,6 +36,7 @@ class MapWriter:
             top, left = margins((height, width), canvas)
             cropped = prediction[..., top : top + height, left : left + width]
             array, path = self.tasks[name].to_file(cropped), self.partial / name / image
+            path.parent.mkdir(parents=True, exist_ok=True)  # own data may have folders below
             if array.dtype == np.uint8:
                 Image.fromarray(array).save(f"{path}.png", compress_level=1)
             else:

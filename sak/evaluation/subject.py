@@ -77,6 +77,9 @@ def open_subject(
     if not student.channels:
         raise UserError(f"{place} has no task heads (it was distilled only), so that there is nothing to evaluate")
     found.data.tasks = [student.descriptions.get(name, {}).get("task", name) for name in student.channels]
+    if found.data.dataset and data.class_of(found.data.dataset).FROM_CONFIG:
+        named = {name: said["classes"] for name, said in student.descriptions.items() if "classes" in said}
+        found.data.classes = {**named, **found.data.classes}  # which may have stood beside the training's data
     if labelled:
         found.data.dataset = found.data.dataset or _only_fitting(place, student)
         if not found.data.root:

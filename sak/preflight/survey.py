@@ -181,7 +181,7 @@ def list_names(kind: type[Archive], root: Path, expected: Mapping[str, int], sur
 def find_jobs(kind: type[Archive], root: Path, names: dict, tasks: dict, survey: Survey) -> Iterator[dict]:
     """What `examine` reads of each image; missing files are noted once for each task. `tasks` are those of a split."""
     for split, listed in names.items():
-        files, missing = kind.find_files(root, listed, tasks[split])
+        files, missing = kind.find_files(root, split, listed, tasks[split])
         survey.problems += [Problem("missing", f"{task}, {split}", file) for task, file in missing]
         for index in range(len(listed)):
             yield {key: paths[index] for key, paths in files.items()}

@@ -124,7 +124,7 @@ def test_files_are_missing_for_each_task(copy):
     (copy / f"pascal-context/trainval/{NAME}.mat").unlink()
     (copy / "json/nyu_classes.json").unlink()  # one file, however many images need it
     names = PascalContext.list_names(copy, "train")
-    _, missing = PascalContext.find_files(copy, names, PascalContext.TASKS)
+    _, missing = PascalContext.find_files(copy, "train", names, PascalContext.TASKS)
     label_map, classes = str(copy / f"pascal-context/trainval/{NAME}.mat"), str(copy / "json/nyu_classes.json")
     assert missing == [
         ("saliency", str(copy / f"sal_distill/{NAME}.png")),

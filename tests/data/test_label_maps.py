@@ -227,7 +227,7 @@ def copy(tmp_path):
 
 def problems(kind, root, task):
     """What the doctor says of the first image of train."""
-    files, missing = kind.find_files(root, kind.list_names(root, "train")[:1], [task])
+    files, missing = kind.find_files(root, "train", kind.list_names(root, "train")[:1], [task])
     assert missing == []
     return examine(kind, SIZE, {key: paths[0] for key, paths in files.items()}).problems
 

@@ -6,27 +6,32 @@ Each says of a file what is wrong with it (a `FaultyFile`) instead of guessing w
 from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 from sak.data.reading.id_lists import read_ids
 from sak.data.reading.label_maps import (
+    Coding,
     check_label,
     ignore_far,
     read_classes,
+    read_coded_classes,
     read_depth,
     read_edges,
     read_levels,
     read_map,
     read_normals,
     read_saliency,
+    read_scaled,
 )
 from sak.data.reading.matlab import read_label_map, read_matlab
 from sak.data.reading.pixels import SUFFIXES, read_image, stored_size
 
 __all__ = [
     "SUFFIXES",
+    "Coding",
     "CorruptFile",
     "FaultyFile",
     "check_label",
     "ignore_far",
     "naming",
     "read_classes",
+    "read_coded_classes",
     "read_depth",
     "read_edges",
     "read_ids",
@@ -37,5 +42,6 @@ __all__ = [
     "read_matlab",
     "read_normals",
     "read_saliency",
+    "read_scaled",
     "stored_size",
 ]

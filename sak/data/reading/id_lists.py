@@ -18,7 +18,7 @@ MARKS = {
 }
 
 
-def read_ids(path: Path, is_there: Callable[[str], bool] = lambda name: False) -> list[str]:
+def read_ids(path: Path, is_there: Callable[[str], bool] = lambda name: False, folders: bool = False) -> list[str]:
     """The ids of a list, one a line, in its order; without blanks around them, and without empty lines.
 
     Read as meant: UTF-8, and UTF-16 or UTF-32 with their mark; the line ends of all systems; an image's suffix behind
@@ -26,6 +26,7 @@ def read_ids(path: Path, is_there: Callable[[str], bool] = lambda name: False) -
 
     Args:
         is_there: whether there is an image of the id.
+        folders: whether an id may be a path below a folder, as in `berlin/000001`.
 
     Raises:
         FaultyFile: the list cannot be read, a line of it is no id, or it has none. The line is named.
@@ -38,17 +39,23 @@ def read_ids(path: Path, is_there: Callable[[str], bool] = lambda name: False) -
         name = line.strip("\ufeff \t\v\f\xa0\x1a")  # marks of joined files, blanks, the end that old editors write
         if not name:
             continue
-        if not name.isprintable() or "/" in name or "\\" in name:
+        if not name.isprintable() or "\\" in name or ("/" in name and not (folders and _is_below(name))):
             what = "a path" if name.isprintable() else "which is no text that could name a file"
             raise FaultyFile(
                 f"{path}, line {number}, is {name[:80]!r}, {what}: write one id a line, without folder and suffix.",
                 kind="list",
             )
-        stem, suffix = PurePath(name).stem, PurePath(name).suffix.lower()
+        suffix = PurePath(name).suffix
+        stem, suffix = name.removesuffix(suffix), suffix.lower()
         ids.append(stem if suffix in SUFFIXES and not is_there(name) else name)
     if not ids:
         raise FaultyFile(f"{path} lists no image: restore it from the archive.", kind="list")
     return ids
+
+
+def _is_below(path: str) -> bool:
+    """Whether a path stays below the folder that it is taken from."""
+    return not path.startswith("/") and ".." not in path.split("/")
 
 
 def _decoded(content: bytes, path: Path) -> str:

@@ -16,6 +16,7 @@ from sak.data.reading.faults import FaultyFile, naming
 from sak.data.reading.pixels import SENSOR, Source, is_opaque, opened
 from sak.labels import IGNORE
 
+MOST_SHOWN = 12  # numbers in a sentence
 WHITE = {"1": 1, "L;2": 3, "L;4": 15}  # the largest number of modes and raw modes with fewer than 8 bits
 
 
@@ -36,15 +37,41 @@ def read_map(path: str | Path) -> np.ndarray:
         return _stored(image, path)[0]
 
 
+class Coding(NamedTuple):
+    """What the stored numbers of a class map mean.
+
+    Attributes:
+        values: the number of each class, in their order.
+        ignored: numbers of pixels that are to be ignored.
+    """
+
+    values: tuple[int, ...]
+    ignored: tuple[int, ...] = (IGNORE,)
+
+
+def read_coded_classes(path: Source, coding: Coding) -> np.ndarray:
+    """uint8 (H, W): classes in the order of the coding's values, and 255 for ignored pixels."""
+    stored = _read_class_numbers(path)
+    found, places = np.unique(stored, return_inverse=True)
+    meaning = {value: label for label, value in enumerate(coding.values)}
+    if strays := [number for number in found.tolist() if number not in meaning and number not in coding.ignored]:
+        shown = ", ".join(f"{number:g}" for number in strays[:MOST_SHOWN])
+        more = f" and {len(strays) - MOST_SHOWN} more" if len(strays) > MOST_SHOWN else ""
+        known = coding.values if len(coding.values) <= MOST_SHOWN else f"{coding.values[0]} to {coding.values[-1]}"
+        known = known if isinstance(known, str) else ", ".join(map(str, known))
+        raise FaultyFile(
+            f"{path} holds {shown}{more}, but the {len(coding.values)} classes are stored as {known}, and "
+            f"{', '.join(map(str, coding.ignored)) or 'nothing'} is ignored: correct the classes or what is ignored, "
+            "or the file.",
+            kind="range",
+        )
+    labels = np.array([meaning.get(number, IGNORE) for number in found.tolist()], np.uint8)
+    return labels[places].reshape(stored.shape)
+
+
 def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
     """uint8 (H, W): a map of the classes 0..num_classes-1, and 255 for ignored pixels."""
-    with opened(path) as image:
-        if image.format == "JPEG":
-            raise FaultyFile(f"{path} is a JPEG, which changes the classes near borders: restore it from the archive.")
-        classes, white = _stored(image, path)
-    if white in (WHITE["L;2"], WHITE["L;4"]):
-        what = "has fewer than 8 bits, in which a number may stand for itself or for a share of 255"
-        raise FaultyFile(f"{path} {what}: store the classes in 8 bits.")
+    classes = _read_class_numbers(path)
     known = ((classes >= 0) & (classes < num_classes)) | (classes == IGNORE)
     strays = classes[~known | (np.trunc(classes) != classes)]
     if strays.size:
@@ -54,6 +81,18 @@ def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
             kind="range",
         )
     return classes.astype(np.uint8)
+
+
+def _read_class_numbers(path: Source) -> np.ndarray:
+    """(H, W): the numbers that stand for classes, as they are stored."""
+    with opened(path) as image:
+        if image.format == "JPEG":
+            raise FaultyFile(f"{path} is a JPEG, which changes the classes near borders: restore it from the archive.")
+        classes, white = _stored(image, path)
+    if white in (WHITE["L;2"], WHITE["L;4"]):
+        what = "has fewer than 8 bits, in which a number may stand for itself or for a share of 255"
+        raise FaultyFile(f"{path} {what}: store the classes in 8 bits.")
+    return classes
 
 
 def read_levels(path: str | Path) -> Levels:
@@ -178,6 +217,36 @@ def ignore_far(normals: np.ndarray, tolerance: float) -> np.ndarray:
     return np.where(far, np.float32(IGNORE), normals)
 
 
+def read_scaled(path: Path, scale: float | None, empty: float | None) -> np.ndarray:
+    """float32 (H, W, C): numbers of an array (.npy) or of a one-channel picture, divided by the scale.
+
+    Args:
+        scale: so many stored numbers make one unit; a picture needs one, as its numbers are whole.
+        empty: the number that says that nothing was measured, which becomes 255, as what is not finite does.
+
+    Raises:
+        FaultyFile: it holds something else, or a picture comes without a scale.
+    """
+    if path.suffix.lower() == ".npy":
+        stored = _array(path)
+        if stored.dtype.kind not in "fiu" or stored.ndim not in (2, 3):
+            raise FaultyFile(
+                f"{path} holds {stored.dtype} of shape {stored.shape} where numbers of shape (height, width) or "
+                "(height, width, channels) are expected."
+            )
+    elif scale is None:
+        raise FaultyFile(
+            f"{path} is a picture, whose whole numbers need a scale: set the task's scale in data.labels, as "
+            "{scale: 1000} for millimetres of depth."
+        )
+    else:
+        stored = read_map(path)
+    with np.errstate(over="ignore"):
+        numbers = stored.astype(np.float32) / np.float32(scale or 1)
+    numbers[~np.isfinite(numbers) | (stored == empty)] = IGNORE
+    return numbers if numbers.ndim == 3 else numbers[..., None]
+
+
 def _array(path: str | Path) -> np.ndarray:
     """A file of NumPy's. Whatever else it may be is not passed on to NumPy, which would advise to run it as code."""
     with naming(path), open(path, "rb") as file:
@@ -192,7 +261,7 @@ def _array(path: str | Path) -> np.ndarray:
             raise
 
 
-def _stored(image: ImageFile, path: str | Path) -> tuple[np.ndarray, int]:
+def _stored(image: ImageFile, path: Source) -> tuple[np.ndarray, int]:
     """The stored numbers (H, W), and the largest that the file's depth allows; 0 where that is not known."""
     raw = next((raw for raw in WHITE if f"'{raw}'" in repr(image.tile)), image.mode)
     values = np.asarray(image)
