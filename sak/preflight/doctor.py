@@ -14,6 +14,7 @@ from sak.config.derived import image_size, left_out, unlabelled
 from sak.config.schema import teacher_spec
 from sak.errors import UserError
 from sak.preflight.examination import Problem
+from sak.preflight.own_data import with_named_classes
 from sak.preflight.plan import Plan, StagePlan, plan
 from sak.preflight.survey import Survey, survey_archive, survey_images
 from teachers.base import RANDOM
@@ -35,7 +36,11 @@ def diagnose(
     Raises:
         UserError: the data set's name, or one of its tasks, is unknown.
     """
-    survey = Survey() if unlabelled(config) else survey_archive(config.data, sample, workers, progress)
+    unnamed: list[Problem] = []
+    config = config.copy()
+    config.data = with_named_classes(config.data, unnamed)
+    survey = survey_archive(config.data, sample, workers, progress)
+    survey.problems[:0] = unnamed
     train = survey.counts.get("train", 0)
     images = {"distill": train, "multitask": train}
     if config.stages.distill.images is not None and not left_out(config.stages.distill):

@@ -21,6 +21,18 @@ REMEDIES = {
         "ids that are both in train and in val",
         "restore both lists from the release: a val that was trained on measures nothing",
     ),
+    "no labels": (
+        "files that are not there",
+        "correct data.images and data.labels, or leave the task out of data.tasks",
+    ),
+    "unnamed classes": (
+        "classes without names",
+        "name them in data.classes, or one a line in a classes.txt beside the images; numbers stand in for them here",
+    ),
+    "numbers": (
+        "labels hold other numbers than the config says",
+        "name as many classes as there are in data.classes, and set values, ignore or reduce_zero_label in data.labels",
+    ),
     "missing": ("missing files", "extract the archive again, or leave the task out of data.tasks"),
     "corrupt": ("files that cannot be read", "restore them from the archive; if they are many, check the disk"),
     "pixels": ("images whose black and white cannot be told", "convert them to 8 bits a channel"),

@@ -23,6 +23,7 @@ from sak.data.discovery import told
 from sak.data.images import find_images
 from sak.errors import UserError, printable
 from sak.preflight.examination import Findings, Problem, examine, examine_unlabelled
+from sak.preflight.own_data import missing_labels, numbers_outside
 from sak.preflight.summary import describe_modes, summarise
 from sak.progress import progress_bar
 
@@ -80,6 +81,8 @@ def survey_archive(
         for key, value in findings.values.items():
             values.setdefault(key, []).append((value, files.get(key.split()[0], files["image"])[0]))
     summarise(chosen_tasks, sums, values, survey.facts, survey.problems)
+    if kind.FROM_CONFIG:
+        survey.problems += numbers_outside(survey.problems, kind, root)
     return survey
 
 
@@ -174,7 +177,8 @@ def list_names(kind: type[Archive], root: Path, expected: Mapping[str, int], sur
         survey.counts[split] = len(listed)
         names[split] = list(dict.fromkeys(listed))
     shared = sorted(set(names.get("train", ())) & set(names.get("val", ())))
-    survey.problems += [Problem("overlap", "train and val", name) for name in shared]
+    if "{split}" not in kind.IMAGES:  # else they are other images
+        survey.problems += [Problem("overlap", "train and val", name) for name in shared]
     return names
 
 
@@ -182,7 +186,10 @@ def find_jobs(kind: type[Archive], root: Path, names: dict, tasks: dict, survey:
     """What `examine` reads of each image; missing files are noted once for each task. `tasks` are those of a split."""
     for split, listed in names.items():
         files, missing = kind.find_files(root, split, listed, tasks[split])
-        survey.problems += [Problem("missing", f"{task}, {split}", file) for task, file in missing]
+        kind_of_problem = "no labels" if kind.FROM_CONFIG else "missing"
+        survey.problems += [Problem(kind_of_problem, f"{task}, {split}", file) for task, file in missing]
+        if kind.FROM_CONFIG:
+            survey.facts += missing_labels(split, files)
         for index in range(len(listed)):
             yield {key: paths[index] for key, paths in files.items()}
 
