@@ -73,7 +73,7 @@ def test_folders(run_commands, place):
 
 def test_own_tasks(run_commands, place, monkeypatch, call_tool):
     monkeypatch.syspath_prepend(place)
-    run_commands(blocks("bash")["1"])
+    run_commands(blocks("bash")["2"])
     metrics = json.loads((place / "runs/street_tasks/metrics.json").read_text())
     assert {task: list(values) for task, values in metrics.items()} == {
         "semseg": ["miou"],
@@ -104,12 +104,31 @@ def test_own_tasks(run_commands, place, monkeypatch, call_tool):
     assert found == metrics
 
 
-@pytest.mark.parametrize(("name", "classes"), [("ade20k.yaml", 150), ("cityscapes.yaml", 19), ("voc.yaml", 21)])
+def test_coco_and_a_table(place, run_commands):
+    annotation = {"image_id": 1, "category_id": 3, "area": 4, "segmentation": [[2, 2, 6, 2, 6, 6, 2, 6]]}
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 8, "width": 8}],
+        "categories": [{"id": 3, "name": "car"}, {"id": 4, "name": "tree"}],
+        "annotations": [annotation],
+    }
+    (place / "annotations").mkdir()
+    for split in ("train2017", "val2017"):
+        (place / f"annotations/instances_{split}.json").write_text(json.dumps(content))
+    run_commands(blocks("bash")["1"])
+    assert np.array(Image.open(place / "coco/semseg/val2017/a.png")).sum() == 16
+    table = config.load(place / "table.yaml", ["data.classes={semseg: [wall, building]}"])
+    assert build_tasks(table.data)["semseg"].classes == ("wall", "building")
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"), [("ade20k.yaml", 150), ("cityscapes.yaml", 19), ("voc.yaml", 21), ("coco.yaml", 3)]
+)
 def test_trees_that_are_there_already(place, name, classes):
     """Their readings are tested beside the class."""
     settings = config.load(place / name)
     settings.data.root = str(place / settings.data.root)
     if classes == 150:
-        Path(settings.data.root).mkdir()
-        (Path(settings.data.root) / "classes.txt").write_text("\n".join(f"class {number}" for number in range(150)))
+        (place / "ADEChallengeData2016").mkdir()
+        names = [f"class {number}" for number in range(150)]
+        (place / "ADEChallengeData2016/classes.txt").write_text("\n".join(names))
     assert build_tasks(settings.data)["semseg"].channels == classes

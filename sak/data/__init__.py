@@ -24,6 +24,7 @@ DATASETS = {
     "pascal_context": "sak.data.pascal_context:PascalContext",
     "nyud": "sak.data.nyud:NYUDv2",
     "folders": "sak.data.own.folders:Folders",
+    "hugging_face": "sak.data.own.hugging_face:HuggingFace",
 }
 
 
@@ -47,6 +48,11 @@ def kind_of(data: DataConfig | DictConfig) -> type[Archive]:
     Raises:
         UserError: there is no such data set or task, or it does not have what the config asks of it.
     """
+    from sak.tasks import find_task
+
+    names = [find_task(entry).name for entry in data.tasks]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"data.tasks names two tasks that are called {twice[0]!r}: give each a name of its own")
     return class_of(data.dataset).configured(data)
 
 

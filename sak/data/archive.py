@@ -171,6 +171,11 @@ class Archive(Dataset):
         return found, list(missing)
 
     @classmethod
+    def shares_images(cls) -> bool:
+        """Whether a name stands for the same image in all splits."""
+        return "{split}" not in cls.IMAGES
+
+    @classmethod
     def places(cls, task: str) -> tuple[Places, ...]:
         """Where each file of an image ("image") or of a task's label may lie."""
         return ((cls.IMAGES,),) if task == "image" else cls.FILES[task]

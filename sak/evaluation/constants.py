@@ -69,6 +69,9 @@ def _fingerprint(tasks: Mapping[str, Task], dataset: Archive) -> str:
         digest.update(f"{name} {type(task).__qualname__} {sorted(vars(task).items())}\n".encode())
     digest.update(f"{type(dataset).__qualname__} {dataset.image_size} {dataset.READ_AS} {dataset.names}\n".encode())
     for file in dataset.files:
+        if not isinstance(file, Path):  # a row of a table
+            digest.update(f"{file} {file.size}\n".encode())
+            continue
         try:
             status = file.stat()
         except OSError:

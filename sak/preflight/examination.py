@@ -176,7 +176,7 @@ def examine_normals(normals: np.ndarray, paths: list[Path], findings: Findings) 
 def examine_boundaries(task: Task, values: np.ndarray, paths: list[Path], findings: Findings) -> None:
     """Either the label map between whose regions boundaries run (.mat), or the boundaries as drawn."""
     drawn = values > 0
-    if paths[0].suffix.lower() == ".mat":
+    if str(paths[0]).lower().endswith(".mat"):
         drawn = np.zeros(values.shape, dtype=bool)
         drawn[:, :-1] |= values[:, :-1] != values[:, 1:]
         drawn[:-1] |= values[:-1] != values[1:]

@@ -177,7 +177,7 @@ def list_names(kind: type[Archive], root: Path, expected: Mapping[str, int], sur
         survey.counts[split] = len(listed)
         names[split] = list(dict.fromkeys(listed))
     shared = sorted(set(names.get("train", ())) & set(names.get("val", ())))
-    if "{split}" not in kind.IMAGES:  # else they are other images
+    if kind.shares_images():
         survey.problems += [Problem("overlap", "train and val", name) for name in shared]
     return names
 

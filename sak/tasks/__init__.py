@@ -93,6 +93,8 @@ def imported(entry: str, base: type, key: str) -> type:
         UserError: there is no such class, or it is none of these, or lacks what they must have.
     """
     module, _, name = entry.partition(":")
+    if not (module and name):
+        raise UserError(f"{key} is {entry!r}, but must be package.module:Class for a class of your own")
     try:
         found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
@@ -101,7 +103,7 @@ def imported(entry: str, base: type, key: str) -> type:
         raise UserError(
             f"{key}: there is no module {error.name} for {entry}; install it or put its folder on PYTHONPATH"
         ) from error
-    except (AttributeError, TypeError, ValueError) as error:  # of a module without a name, too
+    except (AttributeError, TypeError) as error:  # of a module whose name begins with a point, too
         raise UserError(f"{key}: module {module} has no {name!r}; {key} is {entry}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{key}: {entry} is no subclass of {base.__module__}.{base.__qualname__}")

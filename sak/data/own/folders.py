@@ -56,12 +56,13 @@ class Folders(Archive):
             if strangers := sorted(given.keys() - kinds.keys() - TASKS.keys()):
                 known = ", ".join(kinds)
                 raise UserError(f"data.{key} is about {strangers[0]!r}, which is not among data.tasks ({known})")
-        _check_places(data)
+        cls.check_places(data)
         labels = {name: label_of(data, name) for name in kinds}
         named = [name for name, kind in kinds.items() if has_names(kind)]
         unnamed = [name for name in named if kinds[name].default is None]
         said = {name: describe(kind, data, root, unnamed == [name]) for name, kind in kinds.items()}
         codings = {name: coding_of(name, labels[name], said[name].channels) for name in named}
+        files = {name: kind.files or cls.label_places(kind, labels[name].path) for name, kind in kinds.items()}
         return type(
             cls.__name__,
             (cls,),
@@ -69,8 +70,8 @@ class Folders(Archive):
                 "__module__": cls.__module__,
                 "DESCRIPTION": Description(root.name or str(root), said),
                 "TASKS": tuple(said),
-                "FILES": {name: kind.files or _places(kind, labels[name].path) for name, kind in kinds.items()},
-                "IMAGES": data.images or IMAGES,
+                "FILES": files,
+                "IMAGES": data.images or cls.IMAGES,
                 "LISTS": data.lists or "",
                 "FOLDERS": dict(data.splits),
                 "CODINGS": codings,
@@ -79,6 +80,37 @@ class Folders(Archive):
                 "OWN": {kind.name: kind for entry, kind in entries.items() if ":" in entry},
             },
         )
+
+    @classmethod
+    def check_places(cls, data: DataConfig | DictConfig) -> None:
+        """
+        Raises:
+            UserError: the config does not say where the files of an image lie, or which images a split has.
+        """
+        images = data.images or cls.IMAGES
+        patterns = {
+            "data.images": images,
+            **{f"data.labels.{name}.path": said.path for name, said in data.labels.items()},
+        }
+        for key, pattern in patterns.items():
+            if pattern is not None and _filled(pattern).count("\0") != 1:
+                example = "a/{split}/{name}.png"
+                raise UserError(f"{key} is {pattern!r}, but must have {{name}} once, and may have {{split}}: {example}")
+        if data.lists is not None and "\1" not in _filled(data.lists):
+            raise UserError(f"data.lists is {data.lists!r}, but must have {{split}}, as lists/{{split}}.txt")
+        if "{split}" not in images and data.lists is None:
+            raise UserError(
+                f"data.images is {images!r}, in which nothing tells train from val: write {{split}} where their "
+                "folders differ, or set data.lists to the lists of their names, as lists/{split}.txt"
+            )
+        if strangers := sorted(set(data.splits) - set(SPLITS)):
+            raise UserError(f"data.splits has {strangers[0]!r}, but there are train and val, as in {{val: validation}}")
+
+    @classmethod
+    def label_places(cls, kind: type[Task], path: str | None) -> tuple[Places, ...]:
+        """Where the labels of a task lie; `path` is what the config says."""
+        suffixes = [".npy", ".png"] if kind.kind in (Kind.DISTANCE, Kind.FIELD) else [".png"]
+        return (_with_suffixes(path or f"{kind.name}/{LABELS}", suffixes),)
 
     @classmethod
     def places(cls, task: str) -> tuple[Places, ...]:
@@ -178,12 +210,6 @@ class Folders(Archive):
         raise AssertionError(task)
 
 
-def _places(kind: type[Task], path: str | None) -> tuple[Places, ...]:
-    pattern = path or f"{kind.name}/{LABELS}"
-    suffixes = [".npy", ".png"] if kind.kind in (Kind.DISTANCE, Kind.FIELD) else [".png"]
-    return (_with_suffixes(pattern, suffixes),)
-
-
 def _with_suffixes(pattern: str, suffixes: Sequence[str]) -> Places:
     """A pattern with a suffix stands for itself, another one for any of these."""
     return (pattern,) if _suffix(pattern.rpartition("}")[2]) else tuple(pattern + suffix for suffix in suffixes)
@@ -191,28 +217,6 @@ def _with_suffixes(pattern: str, suffixes: Sequence[str]) -> Places:
 
 def _suffix(behind_the_name: str) -> str:
     return os.path.splitext(f"name{behind_the_name}")[1]
-
-
-def _check_places(data: DataConfig | DictConfig) -> None:
-    """
-    Raises:
-        UserError: the config does not say where the files of an image lie, or which images a split has.
-    """
-    images = data.images or IMAGES
-    patterns = {"data.images": images, **{f"data.labels.{name}.path": said.path for name, said in data.labels.items()}}
-    for key, pattern in patterns.items():
-        if pattern is not None and _filled(pattern).count("\0") != 1:
-            example = "a/{split}/{name}.png"
-            raise UserError(f"{key} is {pattern!r}, but must have {{name}} once, and may have {{split}}: {example}")
-    if data.lists is not None and "\1" not in _filled(data.lists):
-        raise UserError(f"data.lists is {data.lists!r}, but must have {{split}}, as lists/{{split}}.txt")
-    if "{split}" not in images and data.lists is None:
-        raise UserError(
-            f"data.images is {images!r}, in which nothing tells train from val: write {{split}} where their folders "
-            "differ, or set data.lists to the lists of their names, as lists/{split}.txt"
-        )
-    if strangers := sorted(set(data.splits) - set(SPLITS)):
-        raise UserError(f"data.splits has {strangers[0]!r}, but there are train and val, as in {{val: validation}}")
 
 
 def _filled(pattern: str) -> str:

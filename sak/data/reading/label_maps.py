@@ -31,7 +31,7 @@ class Levels(NamedTuple):
     encoding: str
 
 
-def read_map(path: str | Path) -> np.ndarray:
+def read_map(path: Source) -> np.ndarray:
     """(H, W): the stored numbers of a one-channel image; of a palette image the indices, not the colours."""
     with opened(path) as image:
         return _stored(image, path)[0]
@@ -69,7 +69,7 @@ def read_coded_classes(path: Source, coding: Coding) -> np.ndarray:
     return labels[places].reshape(stored.shape)
 
 
-def read_classes(path: str | Path, num_classes: int) -> np.ndarray:
+def read_classes(path: Source, num_classes: int) -> np.ndarray:
     """uint8 (H, W): a map of the classes 0..num_classes-1, and 255 for ignored pixels."""
     classes = _read_class_numbers(path)
     known = ((classes >= 0) & (classes < num_classes)) | (classes == IGNORE)
@@ -95,7 +95,7 @@ def _read_class_numbers(path: Source) -> np.ndarray:
     return classes
 
 
-def read_levels(path: str | Path) -> Levels:
+def read_levels(path: Source) -> Levels:
     """A map that is told in levels from nothing to all, in whichever of these encodings it is stored:
 
     - nothing but 0 and 1: as it is;
@@ -134,12 +134,12 @@ def _holds_only(values: np.ndarray, *numbers: int) -> bool:
     return bool(np.logical_or.reduce([values == number for number in numbers]).all())
 
 
-def read_saliency(path: str | Path) -> np.ndarray:
+def read_saliency(path: Source) -> np.ndarray:
     """uint8 (H, W): 1 where the stored level is above one half, as in the published loader."""
     return (read_levels(path).values > 0.5).astype(np.uint8)
 
 
-def read_edges(path: str | Path) -> np.ndarray:
+def read_edges(path: Source) -> np.ndarray:
     """uint8 (H, W): 1 on boundaries, of a map that holds nothing but its lowest and its highest level.
 
     Raises:
@@ -157,7 +157,7 @@ def read_edges(path: str | Path) -> np.ndarray:
     return levels.astype(np.uint8)
 
 
-def read_normals(path: str | Path) -> np.ndarray:
+def read_normals(path: Source) -> np.ndarray:
     """float32 (H, W, 3): unit vectors up to the rounding of 8 bits, stored as colours 255 (n + 1) / 2."""
     with opened(path) as image:
         if image.mode not in ("RGB", "RGBX", "RGBA", "P") or not is_opaque(image):
@@ -217,7 +217,7 @@ def ignore_far(normals: np.ndarray, tolerance: float) -> np.ndarray:
     return np.where(far, np.float32(IGNORE), normals)
 
 
-def read_scaled(path: Path, scale: float | None, empty: float | None) -> np.ndarray:
+def read_scaled(path: Source, scale: float | None, empty: float | None) -> np.ndarray:
     """float32 (H, W, C): numbers of an array (.npy) or of a one-channel picture, divided by the scale.
 
     Args:
@@ -227,7 +227,7 @@ def read_scaled(path: Path, scale: float | None, empty: float | None) -> np.ndar
     Raises:
         FaultyFile: it holds something else, or a picture comes without a scale.
     """
-    if path.suffix.lower() == ".npy":
+    if isinstance(path, str | Path) and Path(path).suffix.lower() == ".npy":
         stored = _array(path)
         if stored.dtype.kind not in "fiu" or stored.ndim not in (2, 3):
             raise FaultyFile(
@@ -279,7 +279,7 @@ def _stored(image: ImageFile, path: Source) -> tuple[np.ndarray, int]:
     return (values // (255 // white) if 1 < white < 255 else values), white
 
 
-def _shown(image: ImageFile, path: str | Path) -> tuple[np.ndarray, int]:
+def _shown(image: ImageFile, path: Source) -> tuple[np.ndarray, int]:
     """As `_stored`; of a grey palette the levels that it shows, as the order of its entries means nothing."""
     palette = np.reshape(image.getpalette() or [], (-1, 3)) if image.mode == "P" else None
     values, white = _stored(image, path)

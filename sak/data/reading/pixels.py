@@ -68,7 +68,7 @@ def read_image(source: Source, upright: bool = False) -> np.ndarray:
         return pixels
 
 
-def stored_size(path: str | Path) -> tuple[int, int]:
+def stored_size(path: Source) -> tuple[int, int]:
     """(H, W) of an image as it is stored, without decoding it."""
     with opened(path) as image:
         return image.height, image.width
