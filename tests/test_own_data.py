@@ -72,6 +72,27 @@ def test_a_perfect_prediction_scores_100(experiment, strangers):
     assert task.measured(metric) == {"miou": 100.0}
 
 
+def test_a_bundle_alone_knows_the_names_but_not_how_they_are_stored(run, strangers, call_tool, tmp_path):
+    """So labels in the usual form need no more than the place."""
+    for split in ("train", "val"):
+        shutil.copytree(strangers / f"images/{split}", tmp_path / f"usual/images/{split}")
+        for task in ("semseg", "depth"):
+            (tmp_path / f"usual/{task}/{split}").mkdir(parents=True)
+        for path in sorted((strangers / f"semseg/{split}").iterdir()):
+            stored = np.array(Image.open(path))
+            usual = np.where(stored == 0, 255, stored // 10 - 1).astype(np.uint8)
+            Image.fromarray(usual).save(tmp_path / f"usual/semseg/{split}" / path.name)
+        for path in sorted((strangers / f"depth/{split}").iterdir()):
+            np.save(tmp_path / f"usual/depth/{split}/{path.stem}.npy", np.array(Image.open(path)) / np.float32(1000))
+    given = (run / "student", "--dataset", "folders", "--output", tmp_path / "found")
+    code, _, errors = call_tool("evaluate", *given, "--data", tmp_path / "usual")
+    assert (code, errors) == (0, [])
+    assert json.loads((tmp_path / "found/metrics.json").read_text()) == json.loads((run / "metrics.json").read_text())
+    code, _, (error,) = call_tool("evaluate", *given, "--overwrite", "--data", strangers)
+    assert code == 2
+    assert "but the 5 classes are stored as 0, 1, 2, 3, 4" in error or "needs a scale" in error
+
+
 # --- the doctor -----------------------------------------------------------------------------------------------------
 
 

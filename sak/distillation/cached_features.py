@@ -135,6 +135,8 @@ def build_caches(
         augmentation = {"augment": settings.augment, "dataset": data.dataset, "tasks": list(data.tasks)}
         if data.crop_by_semseg:
             augmentation["crop_by_semseg"] = True
+        if data.labels:  # which decide what the files of the crop mean
+            augmentation["labels"] = plain(data.labels)
     if crop_files:
         augmentation["crop_files"] = contents_hash(crop_files)
     depends = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from sak import data
 from sak.config.schema import mixed_precision
 from sak.data.faulty_images import build_skips
 from sak.data.loading import Samples
@@ -48,6 +49,7 @@ class MaskedStudents:
             "data": [subject.data.dataset, str(Path(subject.data.root).resolve()), *subject.data.image_size],
             "images": len(dataset),
             "tasks": list(tasks),
+            **({"labels": data.kind_of(subject.data).READ_AS} if subject.data.labels else {}),
             "precision": mixed_precision(subject.precision),
         }
         self.skips = build_skips(subject.data, file.with_suffix(".skipped.txt"), "val", len(dataset), replaced=False)

@@ -1,7 +1,7 @@
 """What can be evaluated: a run, a bundle, or a checkpoint of the published code; and on which data."""
 
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from sak.student import Student
 from sak.student.hub import CONFIG, HUB_ID
 
 
-@dataclass
+@dataclasses.dataclass
 class Subject:
     """
     Attributes:
@@ -99,6 +99,8 @@ def _run(path: Path, dataset: str | None, root: str | None) -> Subject:
     if dataset not in (None, config.data.dataset) and root is None:
         raise UserError(f"{path} was trained on {config.data.dataset}: say where {dataset} lies with --data ROOT")
     found = cast(DataConfig, OmegaConf.to_object(config.data))
+    if dataset not in (None, found.dataset):  # what the config says of its own data is not about that one
+        found = dataclasses.replace(found, classes={}, colours={}, images=None, labels={}, lists=None, splits={})
     found.dataset, found.root = dataset or found.dataset, root or found.root
     found.crop_by_semseg = False  # which is of training
     return Subject(str(path), load_bundle(bundle), found, evaluation_batch(config), config.precision)

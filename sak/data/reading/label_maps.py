@@ -17,6 +17,7 @@ from sak.data.reading.pixels import SENSOR, Source, is_opaque, opened
 from sak.labels import IGNORE
 
 MOST_SHOWN = 12  # numbers in a sentence
+LARGEST_STORED, UNKNOWN = 65535, -1  # of a number that stands for a class; what others stand for
 WHITE = {"1": 1, "L;2": 3, "L;4": 15}  # the largest number of modes and raw modes with fewer than 8 bits
 
 
@@ -52,21 +53,26 @@ class Coding(NamedTuple):
 def read_coded_classes(path: Source, coding: Coding) -> np.ndarray:
     """uint8 (H, W): classes in the order of the coding's values, and 255 for ignored pixels."""
     stored = _read_class_numbers(path)
-    found, places = np.unique(stored, return_inverse=True)
-    meaning = {value: label for label, value in enumerate(coding.values)}
-    if strays := [number for number in found.tolist() if number not in meaning and number not in coding.ignored]:
-        shown = ", ".join(f"{number:g}" for number in strays[:MOST_SHOWN])
-        more = f" and {len(strays) - MOST_SHOWN} more" if len(strays) > MOST_SHOWN else ""
-        known = coding.values if len(coding.values) <= MOST_SHOWN else f"{coding.values[0]} to {coding.values[-1]}"
-        known = known if isinstance(known, str) else ", ".join(map(str, known))
+    meaning = np.full(LARGEST_STORED + 1, UNKNOWN, np.int16)
+    meaning[list(coding.ignored)] = IGNORE
+    meaning[list(coding.values)] = range(len(coding.values))
+    numbers = stored.astype(np.int32)
+    labels = meaning[numbers.clip(0, LARGEST_STORED)]
+    strays = stored[(labels == UNKNOWN) | (numbers != stored) | (numbers < 0) | (numbers > LARGEST_STORED)]
+    if strays.size:
         raise FaultyFile(
-            f"{path} holds {shown}{more}, but the {len(coding.values)} classes are stored as {known}, and "
-            f"{', '.join(map(str, coding.ignored)) or 'nothing'} is ignored: correct the classes or what is ignored, "
+            f"{path} holds {_some(np.unique(strays))}, but the {len(coding.values)} classes are stored as "
+            f"{_some(coding.values)}, and {_some(coding.ignored)} is ignored: correct the classes or what is ignored, "
             "or the file.",
             kind="range",
         )
-    labels = np.array([meaning.get(number, IGNORE) for number in found.tolist()], np.uint8)
-    return labels[places].reshape(stored.shape)
+    return labels.astype(np.uint8)
+
+
+def _some(numbers: Sequence | np.ndarray) -> str:
+    """The first of them, and how many more there are."""
+    text = ", ".join(f"{number:g}" for number in numbers[:MOST_SHOWN]) or "nothing"
+    return text + (f" and {len(numbers) - MOST_SHOWN} more" if len(numbers) > MOST_SHOWN else "")
 
 
 def read_classes(path: Source, num_classes: int) -> np.ndarray:

@@ -200,6 +200,7 @@ def _shared_settings(config: DictConfig) -> dict:
     return {
         "seed": config.seed,
         "precision": mixed_precision(config.precision),
-        "data": {key: dataset[key] for key in ("dataset", "root", "image_size", "renderer")},
+        "data": {key: dataset[key] for key in ("dataset", "root", "image_size", "renderer")}
+        | {key: dataset[key] for key in ("classes", "labels") if dataset[key]},  # of own data
         "probe": {key: probe[key] for key in ("steps", "batch_size", "width", "head", "optim")},
     }
