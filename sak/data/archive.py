@@ -231,7 +231,8 @@ class Archive(Dataset):
         for key, task in evaluated.items():
             sample[key] = self.read_regions(task, size, path, self._files[task][index])
         sample = transforms.fit(sample, self.image_size)
-        for key, task in evaluated.items():  # drawn after the labels were fitted: a drawn line would not survive shrinking
+        for key, task in evaluated.items():
+            # Drawn after the labels were fitted: a drawn line would not survive shrinking.
             drawn = boundary_map(sample[key]).astype(np.uint8)[..., None]
             # without a label there is nothing to match
             sample[key] = np.full_like(drawn, IGNORE) if (sample[task] == IGNORE).all() else drawn

@@ -1,4 +1,4 @@
-"""What a student's sources hold, evaluated without labels: how faithful each path is to its teacher, features of images.
+"""What a student's sources hold, seen without labels: how faithful each path is to its teacher, features of images.
 
 Legend: B batch, D width, D_t teacher width, h,w grid, H,W canvas, N tokens inside of the images, or images.
 """

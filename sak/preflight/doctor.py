@@ -37,10 +37,13 @@ def diagnose(
         UserError: the data set's name, or one of its tasks, is unknown.
     """
     unnamed: list[Problem] = []
-    config = config.copy()
-    config.data = with_named_classes(config.data, unnamed)
-    survey = survey_archive(config.data, sample, workers, progress)
-    survey.problems[:0] = unnamed
+    if unlabelled(config):
+        survey = Survey()
+    else:
+        config = config.copy()
+        config.data = with_named_classes(config.data, unnamed)
+        survey = survey_archive(config.data, sample, workers, progress)
+        survey.problems[:0] = unnamed
     train = survey.counts.get("train", 0)
     images = {"distill": train, "multitask": train}
     if config.stages.distill.images is not None and not left_out(config.stages.distill):

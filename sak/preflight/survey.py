@@ -170,7 +170,8 @@ def list_names(kind: type[Archive], root: Path, expected: Mapping[str, int], sur
         repeated = [name for name, times in Counter(listed).items() if times > 1]
         survey.problems += [Problem("repeated", split, name) for name in repeated]
         if len(listed) != expected.get(split, len(listed)):
-            detail = f"{kind.LISTS.format(split, split=kind.FOLDERS.get(split, split))} lists {len(listed):,} where {expected[split]:,} are expected"
+            place = kind.LISTS.format(split, split=kind.FOLDERS.get(split, split))
+            detail = f"{place} lists {len(listed):,} where {expected[split]:,} are expected"
             survey.problems.append(Problem("count", split, detail))
         known = f", {expected[split]:,} expected" if split in expected else ""
         survey.facts.append((split, f"{len(listed):,} images listed{known}"))
