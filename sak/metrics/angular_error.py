@@ -15,10 +15,6 @@ class AngularError(Metric):
     Legend: B batch, H, W image.
     """
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-
     total: torch.Tensor
     pixels: torch.Tensor
 

@@ -19,10 +19,6 @@ class MaxF(Metric):
     Legend: B batch, H, W image, K thresholds. Pixels whose target is 255 do not count.
     """
 
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-
     true_positives: torch.Tensor
     predicted: torch.Tensor
     foreground: torch.Tensor

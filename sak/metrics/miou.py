@@ -12,10 +12,6 @@ class MeanIoU(Metric):
     Legend: B batch, H, W image. Pixels whose target is 255 do not count.
     """
 
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-
     confusion: torch.Tensor
 
     def __init__(self, num_classes: int, **kwargs):

@@ -15,10 +15,6 @@ class DepthRMSE(Metric):
     Legend: B batch, H, W image.
     """
 
-    higher_is_better = False
-    is_differentiable = False
-    full_state_update = False
-
     squares: torch.Tensor
     pixels: torch.Tensor
 

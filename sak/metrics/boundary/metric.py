@@ -29,10 +29,6 @@ class BoundaryF(Metric):
             calling process does the work itself.
     """
 
-    higher_is_better = True
-    is_differentiable = False
-    full_state_update = False
-
     pooled: torch.Tensor
     at_best: torch.Tensor
 
