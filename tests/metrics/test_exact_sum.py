@@ -25,6 +25,13 @@ def test_along_one_axis():
     assert exact_sum(values[:0], dim=0).tolist() == [[0] * 5] * 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [None, 0])
+def test_of_any_type_in_full_precision(dtype, dim):
+    values = torch.tensor([3.5, -(2.0**-30), 2.0**14, -1.25], dtype=dtype)
+    assert float(from_exact(exact_sum(values, dim))) == 3.5 - 2.0**-30 + 2.0**14 - 1.25
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2e10])
 def test_what_is_no_number_is_refused(bad):
     with pytest.raises(FloatingPointError, match="not a number"):

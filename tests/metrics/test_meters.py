@@ -211,6 +211,16 @@ def test_angular_error_by_hand():
     assert float(metric.compute()) == pytest.approx((0 + 30 + 180) / 3, rel=1e-6)
 
 
+def test_a_normal_that_is_ignored_in_one_channel_does_not_count():
+    metric = AngularError()
+    target = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).repeat(1, 1, 1, 4)
+    for channel in range(3):
+        target[0, channel, 0, channel] = 255
+    metric.update(torch.tensor([0.6, 0.0, 0.8]).view(1, 3, 1, 1).expand_as(target), target)
+    assert metric.pixels == 1
+    assert float(metric.compute()) == pytest.approx(math.degrees(math.acos(0.8)), rel=1e-6)
+
+
 def test_angular_error_of_tiny_angles():
     metric = AngularError()
     prediction = torch.tensor([1e-5, 0.0, 1.0]).view(1, 3, 1, 1)
