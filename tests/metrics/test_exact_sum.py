@@ -29,7 +29,15 @@ def test_along_one_axis():
 @pytest.mark.parametrize("dim", [None, 0])
 def test_of_any_type_in_full_precision(dtype, dim):
     values = torch.tensor([3.5, -(2.0**-30), 2.0**14, -1.25], dtype=dtype)
-    assert float(from_exact(exact_sum(values, dim))) == 3.5 - 2.0**-30 + 2.0**14 - 1.25
+    assert float(from_exact(exact_sum(values, dim))) == float(values.double().sum())
+
+
+def test_what_is_too_much_for_one_number_is_kept_in_two():
+    assert exact_sum(torch.tensor([1.5, 0.25])).tolist() == [1, 3 * 2**30]
+    values = torch.tensor([[2.0**33 + 0.5, -0.25], [-(2.0**32), 2.0**33 - 0.125]], dtype=torch.float64)
+    assert float(from_exact(exact_sum(values))) == 2.0**33 + 2.0**32 + 0.125
+    assert from_exact(exact_sum(values, dim=1)).tolist() == [2.0**33 + 0.25, 2.0**32 - 0.125]
+    assert from_exact(exact_sum(values, dim=-2)).tolist() == [2.0**32 + 0.5, 2.0**33 - 0.375]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2e10])
