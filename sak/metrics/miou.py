@@ -23,7 +23,7 @@ class MeanIoU(Metric):
     def update(self, prediction: torch.Tensor, target: torch.Tensor) -> None:
         """Both (B, H, W), classes as integers."""
         # The ignored pixels get a row of their own: cheaper than to pick out the others.
-        pairs = target.long() * self.num_classes + prediction.long()
+        pairs = target.long() * self.num_classes + prediction
         rows = torch.bincount(pairs.flatten(), minlength=(IGNORE + 1) * self.num_classes).view(-1, self.num_classes)
         if rows[self.num_classes : IGNORE].any():
             raise ValueError(f"a target lies beyond the {self.num_classes} classes, and is not {IGNORE}")

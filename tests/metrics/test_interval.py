@@ -44,6 +44,8 @@ def test_for_people():
         ([1.0, 1.5, 2.0], BETTER),  # 1.5 ± 1.24
         ([-1.0, -1.5, -2.0], WORSE),
         ([-25.0, -25.0], WORSE),  # without any spread
+        ([-0.25, -0.25], WORSE),
+        ([0.25, 0.25], BETTER),
         ([0.0, 0.0, 0.0], NOTHING),
         ([9.0], UNKNOWN),
         ([], UNKNOWN),

@@ -99,6 +99,14 @@ def test_states_of_two_processes_add_up(case):
     assert value(parts[0]) != pytest.approx(value(together), rel=1e-6)
 
 
+def test_states_count_in_whole_numbers(case):
+    """float32 would stop counting at 2^24 pixels, which 65 images of 512 x 512 have."""
+    new, batch = case
+    metric = new()
+    metric.update(*batch(0))
+    assert {getattr(metric, name).dtype for name in metric._defaults} == {torch.int64}
+
+
 def test_reset_forgets(case):
     new, batch = case
     metric, fresh = new(), new()
@@ -174,6 +182,12 @@ def test_miou_pools_pixels_not_images():
     assert float(metric.compute()) == pytest.approx(100 * (3 / 4 + 2 / 3) / 2)
 
 
+def test_miou_of_classes_of_one_pixel():
+    metric = MeanIoU(4)
+    metric.update(torch.tensor([[[0, 1, 3, 3]]]), torch.tensor([[[0, 1, 2, 2]]]))
+    assert float(metric.compute()) == 50
+
+
 def test_max_f_by_hand():
     metric = MaxF()
     probability = torch.tensor([[[0.97, 0.62, 0.62, 0.32, 0.01]], [[0.01, 0.01, 0.62, 0.01, 0.99]]])
@@ -193,6 +207,8 @@ def test_max_f_of_images_without_foreground():
     assert value(metric) == {"max_f": 0, "miou": 100}
     metric.update(torch.full((1, 2, 2), 0.97), nothing)  # wrong at every threshold
     assert value(metric) == {"max_f": 0, "miou": 50}
+    metric.update(torch.full((2, 1, 1), 0.97), nothing[:, :1, :1].expand(2, 1, 1))  # wrong in their only pixel
+    assert value(metric) == {"max_f": 0, "miou": 25}
 
 
 def test_max_f_thresholds_are_reached_by_equality():
@@ -235,6 +251,13 @@ def test_rmse_by_hand():
     metric.update(prediction, target)
     # A depth is not negative: -2 counts as 0. What is 0, 80 or more is not a measurement.
     assert float(metric.compute()) == pytest.approx(math.sqrt((1 + 4 + 4) / 3))
+
+
+def test_rmse_is_as_precise_as_its_inputs():
+    error = 9 + 2.0**-20  # float32 holds it, but not its square
+    metric = DepthRMSE()
+    metric.update(torch.full((1, 1, 2, 3), 1 + error), torch.ones(1, 1, 2, 3))
+    assert float(metric.compute()) == pytest.approx(error, rel=1e-11)
 
 
 def test_boundaries_matched_by_workers_are_the_same():

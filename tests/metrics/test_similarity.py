@@ -76,6 +76,24 @@ def test_reconstruction_is_least_squares_measured_on_other_samples(features):
     assert 0.2 < expected < 0.7
 
 
+def test_products_of_deviations_from_any_point(features):
+    x = torch.cat(features, dim=1)
+    point = x[0] + 1
+    found = moments(*features).about(point)
+    torch.testing.assert_close(found, (x - point).T @ (x - point) / N, rtol=1e-9, atol=1e-9)
+
+
+def test_reconstruction_sees_no_scale_of_the_source(features):
+    fitted, held = slice(0, 300), slice(300, N)
+    results = [
+        linear_reconstruction(
+            *(moments(scale * features[0][half], features[1][half], batches=100) for half in (fitted, held))
+        )
+        for scale in (1, 1e-4)
+    ]
+    torch.testing.assert_close(results[0][1, 0], results[1][1, 0], rtol=1e-6, atol=0)
+
+
 def test_reconstruction_sees_a_linear_map_but_not_a_memory():
     generator = torch.Generator().manual_seed(3)
     source = torch.randn(60, 40, generator=generator, dtype=torch.float64)

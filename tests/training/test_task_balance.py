@@ -25,6 +25,7 @@ def test_uncertainty_follows_kendalls_loss():
         kendall = (factors * torch.exp(-s) * values + s / 2).sum()
         assert total.item() == pytest.approx((kendall - s.sum() / 2).item(), rel=1e-5)
         assert terms["weight/normals"].item() == pytest.approx(0.5 * torch.exp(-s[1]).item(), rel=1e-5)
+        assert not total.requires_grad  # the weights count as constants
         optimizer.zero_grad()
         kendall.backward()
         optimizer.step()
@@ -76,7 +77,8 @@ def test_gradnorm_follows_its_algorithm():
     optimizer = torch.optim.Adam([w], lr=0.05)
     sgds = [torch.optim.SGD(model.parameters(), lr=0.01) for model in (net, reference)]
     for step in range(6):
-        total, _ = balance(net(*data(step)))
+        total, weights = balance(net(*data(step)))
+        assert not any(weight.requires_grad for weight in weights.values())
         sgds[0].zero_grad()
         total.backward()
         balance.step()
