@@ -104,6 +104,19 @@ def test_gradnorm_follows_its_algorithm():
     assert balance.weights[0] > 1 > balance.weights[1]
 
 
+@pytest.mark.parametrize(("alpha", "direction"), [(1.0, 1), (0.0, 0)])
+def test_gradnorm_gives_more_to_a_task_that_learns_slowly(alpha, direction):
+    """By hand: both gradients have the norm 0.3, and the losses are 4 and 4, then 8 and 2."""
+    shared = nn.Parameter(torch.ones(2))
+    balance = GradNorm(TASKS[:2], 0.05, shared, alpha)
+    for values in ((4.0, 4.0), (8.0, 2.0)):
+        balance({task: 0.3 * w + value - 0.3 for task, w, value in zip(TASKS, shared, values, strict=False)})
+        balance.step()
+    # r = 1.6 and 0.4; wanted are 0.48 and 0.12. Adam's second step, after a first without a gradient:
+    moved = 0.05 * (0.1 / (1 - 0.9**2)) / (0.001 / (1 - 0.999**2)) ** 0.5
+    assert balance.weights.tolist() == pytest.approx([1 + direction * moved, 1 - direction * moved], rel=1e-4)
+
+
 def test_gradnorm_takes_the_gradient_of_all_micro_batches_together():
     def weights(cut):
         net = Net(10.0)
