@@ -12,7 +12,7 @@ def learning_rate(optim: OptimConfig | DictConfig, step: int, steps: int, steps_
     warmup = optim.warmup_steps if optim.warmup_epochs is None else optim.warmup_epochs * steps_per_epoch
     if step < warmup:
         return optim.warmup_lr + (optim.lr - optim.warmup_lr) * step / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
+    progress = (step - warmup) / (steps - warmup)
     if optim.schedule == "cosine":
         return optim.min_lr + (optim.lr - optim.min_lr) * (1 + math.cos(math.pi * progress)) / 2
     return optim.lr * (1 - progress) ** optim.power

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sak.training.loss_record import LossRecord
+from sak.training.loss_record import GRADIENT, LossRecord
 
 
 def terms(value):
@@ -25,9 +25,25 @@ def test_names_the_first_step_and_term_that_is_not_finite():
 
 def test_checks_every_step_once():
     record = LossRecord("distill")
-    record.check()
+    assert record.check() == []
     record.add(1, terms(1.0))
-    record.check()
-    record.check()
+    assert record.check() == [[2.0, 1.0]]
+    assert record.check() == []
     record.add(2, terms(2.0))
-    assert record.read()["task/edge"] == 2.0
+    record.add(3, terms(3.0))
+    assert record.check() == [[3.0, 2.0], [4.0, 3.0]]
+
+
+def test_a_gradient_is_named_as_such():
+    record = LossRecord("distill", advice="lower the rate")
+    record.add(7, {**terms(1.0), GRADIENT: torch.tensor(float("nan"))})
+    with pytest.raises(
+        FloatingPointError, match=r"^the gradient's norm is nan at step 7 of .* distill; lower the rate$"
+    ):
+        record.check()
+
+
+def test_processes_average_in_full_precision():
+    record = LossRecord("distill", mean=lambda values: (values + values) / 2)
+    record.add(1, {"total": torch.tensor(40_000.0, dtype=torch.float16)})
+    assert record.read() == {"total": 40_000.0}

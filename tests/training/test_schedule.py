@@ -16,6 +16,7 @@ def test_cosine_with_warm_up():
     optim = OptimConfig(lr=1e-3, weight_decay=0, schedule="cosine", warmup_steps=10, warmup_lr=1e-7, min_lr=1e-5)
     rates = [learning_rate(optim, step, 110, 7) for step in range(111)]
     assert rates[0] == 1e-7
+    assert rates[5] == pytest.approx((1e-7 + 1e-3) / 2, rel=1e-9)
     assert rates[10] == max(rates) == 1e-3
     assert rates[60] == pytest.approx((1e-3 + 1e-5) / 2)
     assert rates[110] == pytest.approx(1e-5)
