@@ -29,6 +29,12 @@ def test_the_smaller_grid_grows_to_the_larger(ours, theirs):
     assert student.shape == teacher.shape == (1, 2, *max(ours, theirs))
 
 
+def test_a_grid_grows_between_the_centres_of_its_cells():
+    row, grown = torch.tensor([[[[0.0, 4.0]]]]), torch.tensor([[[[0.0, 1.0, 3.0, 4.0]]]])
+    assert torch.equal(losses.match_grids(row, torch.zeros(1, 1, 1, 4))[0], grown)
+    assert torch.equal(losses.match_grids(torch.zeros(1, 1, 1, 4), row)[1], grown)
+
+
 def test_the_gradient_reaches_the_student_alone():
     student, teacher = features(1, 4, 2, 2).requires_grad_(), features(1, 4, 2, 2, seed=1)
     losses.total(losses.distillation_terms({"a": [student]}, {"a": [teacher]})).backward()

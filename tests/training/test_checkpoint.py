@@ -151,6 +151,8 @@ def test_ruined_weights_are_never_written(three, value):
 
 def test_one_of_several_processes_verifies(three, monkeypatch):
     flip_a_bit_of_a_tensor(three / "multitask-0000010.pt")
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"the checksum of .* is wrong"):
+        checkpoint.load(three / "multitask-0000010.pt")
     assert checkpoint.resume(three, verify=False)[0].name == "multitask-0000010.pt"
     with pytest.warns(UserWarning, match="is corrupt"):
         assert checkpoint.resume(three)[0].name == "multitask-0000005.pt"
@@ -179,8 +181,15 @@ def test_a_disk_that_is_full_when_the_file_is_flushed(three, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def broken(_):  # which no room would mend
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
     before = names(three)
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="cannot be saved: No space left on device"):
-        checkpoint.save(three, Progress("multitask", 15), state())
-    assert names(three) == before
+    for flush, kind, message in (
+        (full, UserError, "cannot be saved: No space left on device"),
+        (broken, OSError, "Input/output error"),
+    ):
+        monkeypatch.setattr(os, "fsync", flush)
+        with pytest.raises(kind, match=message):
+            checkpoint.save(three, Progress("multitask", 15), state())
+        assert names(three) == before
