@@ -35,6 +35,18 @@ def test_a_grid_grows_between_the_centres_of_its_cells():
     assert torch.equal(losses.match_grids(torch.zeros(1, 1, 1, 4), row)[1], grown)
 
 
+@pytest.mark.parametrize("loss", losses.LOSSES)
+def test_features_in_half_precision_are_compared_in_float32(loss):
+    student, teacher = (features(2, 8, 4, 6, seed=seed).bfloat16() for seed in range(2))
+    (of_half,) = losses.distillation_terms({"a": [student]}, {"a": [teacher]}, loss).values()
+    assert torch.equal(of_half, losses.LOSSES[loss](student.float(), teacher.float()))
+
+
+def test_levels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="shorter"):
+        losses.distillation_terms({"a": [features(1, 2, 2, 2)] * 2}, {"a": [features(1, 2, 2, 2)]})
+
+
 def test_the_gradient_reaches_the_student_alone():
     student, teacher = features(1, 4, 2, 2).requires_grad_(), features(1, 4, 2, 2, seed=1)
     losses.total(losses.distillation_terms({"a": [student]}, {"a": [teacher]})).backward()
