@@ -90,6 +90,11 @@ def test_an_empty_map_has_a_finite_loss_and_gradient(loss):
             assert value.item() == 1
 
 
+def test_the_cosine_of_what_is_hardly_there_is_damped_as_published():
+    x = torch.tensor([[1e-6, 0.0]])
+    assert losses.cosine_similarity(x, x, dim=1).item() == pytest.approx(1e-12 / (1e-12 + 1e-12))
+
+
 def test_cosine_of_every_token():
     student, teacher = features(2, 8, 4, 6), features(2, 8, 4, 6, seed=1)
     cosines = [

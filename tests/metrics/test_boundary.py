@@ -9,6 +9,7 @@ from skimage.morphology import thin as skimage_thin
 
 from sak.errors import UserError
 from sak.metrics.boundary import BoundaryF, Result, boundary_map, evaluate
+from sak.metrics.boundary.evaluation import precision_recall
 from sak.metrics.boundary.matching import match
 from sak.metrics.boundary.nms import suppress_non_maxima, triangle_filter
 from sak.metrics.boundary.thinning import thin
@@ -29,6 +30,17 @@ def test_matching_is_maximal(radius, density):
         predicted = rng.random((6, *shape)) < np.linspace(0, 2 * density, 6)[:, None, None]
         expected = [maximum_by_scipy(mask, truth, radius) for mask in predicted]
         np.testing.assert_array_equal(match(predicted, truth, radius), expected)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_matching_of_few_with_many(share):
+    """Where far more of one side than of the other are left over, in any map."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        few, many = rng.random((2, 20, 30)) < share, rng.random((2, 20, 30)) < 0.4
+        for predicted, truth in ((few, many[0]), (many, few[0])):
+            expected = [maximum_by_scipy(mask, truth, 2.5) for mask in predicted]
+            np.testing.assert_array_equal(match(predicted, truth, 2.5), expected)
 
 
 def test_matching_needs_augmenting_paths():
@@ -151,6 +163,13 @@ def test_measures_from_counts():
     inside = recall[(recall >= 1 / 12) & (recall <= 8 / 12)]
     curve = np.interp(inside, [1 / 12, 6 / 12, 8 / 12], [1, 6 / 7, 8 / 22])
     assert result.ap == pytest.approx(curve.sum() / 100)
+
+
+def test_precision_and_recall_of_nothing():
+    # A half of what is there; nothing predicted; nothing true; neither.
+    precision, recall = precision_recall(np.array([[2, 0, 0, 0], [8, 8, 0, 0], [4, 0, 5, 0]]))
+    assert precision.tolist() == [0.5, 1, 0, 1]
+    assert recall.tolist() == [0.25, 0, 1, 0]
 
 
 def test_nothing_predicted_or_nothing_true():
