@@ -218,6 +218,14 @@ def test_processes_share_the_images():
     np.testing.assert_array_equal(alone.counts, shared.counts)
 
 
+def test_a_bar_is_shown_to_who_asks(capsys):
+    prediction, truth = drawn(shape=(12, 16))
+    evaluate([prediction], [truth], 0.02)
+    assert capsys.readouterr().err == ""
+    evaluate([prediction], [truth], 0.02, progress=True)
+    assert "boundaries: 100%" in capsys.readouterr().err
+
+
 def test_mistakes_are_named():
     prediction, truth = drawn()
     with pytest.raises(UserError, match="no boundary protocol 'bsds': known are sak, invpt"):
