@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import map_coordinates
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from skimage.morphology import thin as skimage_thin
@@ -11,7 +12,7 @@ from sak.errors import UserError
 from sak.metrics.boundary import BoundaryF, Result, boundary_map, evaluate
 from sak.metrics.boundary.evaluation import precision_recall
 from sak.metrics.boundary.matching import match
-from sak.metrics.boundary.nms import suppress_non_maxima, triangle_filter
+from sak.metrics.boundary.nms import interpolate, orientation, suppress_non_maxima, triangle_filter
 from sak.metrics.boundary.thinning import thin
 
 
@@ -118,6 +119,27 @@ def test_suppression_fades_out_at_the_borders():
     ridge = suppress_non_maxima(np.tile(np.exp(-(x**2) / 18), (30, 1)).astype(np.float32), 4, 1)[:, 20]
     fade = np.concatenate([np.arange(5) / 5, np.ones(20), np.arange(4, -1, -1) / 5])
     np.testing.assert_allclose(ridge, ridge[15] * fade, rtol=1e-5)
+
+
+def test_what_is_flat_is_kept_but_for_the_borders():
+    kept = suppress_non_maxima(np.full((30, 41), 0.5, dtype=np.float32), 4, 1)
+    rows, columns = (np.concatenate([np.arange(5) / 5, np.ones(n - 10), np.arange(4, -1, -1) / 5]) for n in (30, 41))
+    np.testing.assert_allclose(kept, 0.5 * np.outer(rows, columns), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_orientation_is_that_of_the_published_formula(sign):
+    """Of the second derivatives, which are 4, 3 and 2 on this surface, and which smoothing leaves as they are."""
+    y, x = np.mgrid[-20:21, -20:21].astype(np.float32)
+    angle = orientation(2 * x**2 + 3 * sign * x * y + y**2)[12:-12, 12:-12]
+    np.testing.assert_allclose(angle, np.mod(np.arctan(-sign * 2 / 4), np.pi), rtol=1e-3)
+
+
+def test_interpolation_between_pixels_and_beyond_them():
+    image = np.random.default_rng(0).random((4, 6)).astype(np.float32)
+    y, x = np.random.default_rng(1).uniform(-2, 8, (2, 500)).astype(np.float32)
+    inside = np.clip(y, 0, 3), np.clip(x, 0, 5)
+    np.testing.assert_allclose(interpolate(image, y, x), map_coordinates(image, inside, order=1), atol=2e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (6, 1), (2, 3), (4, 40)])
