@@ -112,6 +112,20 @@ def test_what_was_folded_unused_opens_as_if_it_were_new(noisy):
             torch.testing.assert_close(gate.bias, bias, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("shift", [-40.0, 40.0])
+@pytest.mark.parametrize("entered", [True, False])
+def test_what_is_shut_is_seen_beside_the_other_sources(shift, entered):
+    """A softmax does not see what all logits have in common."""
+    grown = add_teacher(build(noisy_gating=False), "c", [32, 32])
+    with torch.no_grad():
+        for gate in gates(grown):
+            gate.entrance.fill_(float(entered))
+            gate.bias += shift
+    fold(grown)
+    reopen(grown, "c")
+    assert [isinstance(gate, EnteringGate) for gate in gates(grown)] == [not entered] * 4
+
+
 def test_a_source_that_is_in_has_the_noise_of_its_gate():
     grown = add_teacher(build(), "c", [32, 32])
     with torch.no_grad():

@@ -226,6 +226,11 @@ def test_the_balance_term_by_hand():
     assert importance_cv2(across).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_the_balance_term_of_half_precision_is_taken_in_full():
+    weights = torch.rand(64, 3, generator=torch.Generator().manual_seed(0)).softmax(dim=-1).bfloat16()
+    assert importance_cv2(weights).item() == pytest.approx(importance_cv2(weights.double()).item(), rel=1e-3)
+
+
 def test_the_balance_term_lowers_the_weight_of_the_favourite():
     logits = torch.tensor([[2.0, 0.0, 0.0]], requires_grad=True)
     importance_cv2(logits.softmax(dim=-1)).backward()
