@@ -262,6 +262,7 @@ def test_without_its_last_teacher_the_stem_is_left():
     student = build({"a": [24, 24]})
     removed = remove_teacher(student, "a")
     assert (removed.sources, len(removed.routers), len(removed.paths)) == (("stem",), 0, 0)
+    assert removed.settings == build({}).settings
     with torch.no_grad():
         torch.testing.assert_close(
             removed(images()).predictions["edge"], student(images(), without=["a"]).predictions["edge"]

@@ -42,6 +42,7 @@ def test_single_precision():
 def test_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = upsampled_conv3x3(*tensors(8, 8, torch.float32), (32, 32))
+    assert out.dtype == torch.bfloat16
     expected = plain(*tensors(8, 8, torch.float32), (32, 32))
     assert (out - expected).norm() < 0.01 * expected.norm()
 
