@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from accelerate import Accelerator
 
 from sak import config
 from sak.config.schema import OptimConfig
+from sak.student.growth import EnteringGate
 from sak.training.optimizer import Learner, adamw
 from sak.training.schedule import learning_rate
 from sak.training.tracking import read_scalars
@@ -119,6 +121,16 @@ def test_gradients_are_clipped_as_the_config_says(tiny, updates, clip, accumulat
     assert norms[:3] == pytest.approx(logged[0])  # never clipped
     assert min(logged[1]) > 1
     assert norms[3:] == pytest.approx([0.05] * 4 if clip == 0.05 else logged[1], rel=1e-4)
+
+
+def test_an_entrance_opens_but_does_not_become_negative():
+    for gradient, left in ((1.0, 0.0), (-1.0, 0.5)):  # Adam's first step is of its rate
+        gate = EnteringGate(torch.nn.Linear(2, 3), 2, SimpleNamespace(temperature=1.0, noisy=False))
+        optim = OptimConfig(lr=0.5, weight_decay=0.0, schedule="poly")
+        learner = Learner(gate, optim, Accelerator(), False, None)
+        gate.entrance.grad = torch.tensor([gradient])
+        learner.step()
+        assert gate.entrance.item() == pytest.approx(left)
 
 
 def test_clipping_keeps_the_gradients_direction():

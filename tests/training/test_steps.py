@@ -7,17 +7,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sak import config
 from sak.bundles.build import build_student, build_tasks
+from sak.config.schema import OptimConfig
 from sak.distillation.standardisation import Standardiser
 from sak.preflight.plan import empty_batch
 from sak.tasks import TASKS, TaskDescription
 from sak.training import checkpoint, optimizer, train
 from sak.training.compiling import compiled
-from sak.training.optimizer import adamw
+from sak.training.optimizer import Learner, adamw
 from sak.training.stage import StageTraining
 from sak.training.tracking import read_scalars
 
@@ -175,6 +178,17 @@ def test_bfloat16_through_both_stages(tiny, another_precision):
     state = torch.load(checkpoint.newest(half.checkpoints), weights_only=True)["student"]
     assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
     assert half.finished
+
+
+def test_a_student_is_left_in_the_precision_that_it_came_in(another_precision):
+    another_precision()
+    student = nn.Linear(3, 2)
+    x, optim = torch.rand(4, 3), OptimConfig(lr=1e-3, weight_decay=0.0, schedule="poly")
+    whole = student(x)
+    learner = Learner(student, optim, Accelerator(mixed_precision="bf16", cpu=True), sharded=False, state=None)
+    assert not torch.equal(student(x), whole)
+    learner.release()
+    assert torch.equal(student(x), whole)
 
 
 def test_activation_checkpointing_trains_the_same_student(tiny):
