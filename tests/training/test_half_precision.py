@@ -147,3 +147,7 @@ def test_the_norm_is_of_the_gradient_without_its_scale(clip, scaled):
     loss = (learner.model.weight * torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])).sum()
     accelerator.backward(loss)
     assert learner.step().item() == pytest.approx(5.0)
+    before = model.weight.detach().clone()
+    model.weight.grad = torch.full_like(model.weight, torch.inf)  # the step that is left out has none
+    assert learner.step().item() == 0
+    assert torch.equal(model.weight, before)
