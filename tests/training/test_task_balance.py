@@ -117,6 +117,14 @@ def test_gradnorm_gives_more_to_a_task_that_learns_slowly(alpha, direction):
     assert balance.weights.tolist() == pytest.approx([1 + direction * moved, 1 - direction * moved], rel=1e-4)
 
 
+def test_no_weight_of_gradnorm_falls_below_the_smallest():
+    shared = nn.Parameter(torch.ones(2))
+    balance = GradNorm(TASKS[:2], 5.0, shared)
+    balance({"semseg": 3 * shared[0], "normals": 0.1 * shared[1]})
+    balance.step()  # Adam's first step moves each by its rate: to -4, which is lifted to 0.001, and to 6
+    assert balance.weights.tolist() == pytest.approx([2 * 0.001 / 6.001, 2 * 6 / 6.001], rel=1e-4)
+
+
 def test_gradnorm_takes_the_gradient_of_all_micro_batches_together():
     def weights(cut):
         net = Net(10.0)
