@@ -99,6 +99,15 @@ def test_states_of_two_processes_add_up(case):
     assert value(parts[0]) != pytest.approx(value(together), rel=1e-6)
 
 
+def test_states_are_summed_over_processes(case):
+    new, batch = case
+    metric = new()
+    metric.update(*batch(0))
+    before = {name: getattr(metric, name).clone() for name in metric._defaults}
+    metric.sync(dist_sync_fn=lambda state, group: [state, state], distributed_available=lambda: True)
+    assert all(torch.equal(getattr(metric, name), 2 * state) for name, state in before.items())
+
+
 def test_states_count_in_whole_numbers(case):
     """float32 would stop counting at 2^24 pixels, which 65 images of 512 x 512 have."""
     new, batch = case
