@@ -109,7 +109,7 @@ STEM = {"embed_dim": 16, "depth": 4, "num_heads": 2, "patch_size": 8}
 @pytest.mark.parametrize("frozen", [(), ("paths.a", "heads")])
 def test_what_learns_in_a_stage(paths, stage, distils, frozen):
     whole = Student(
-        "vit_tiny_patch16_384", (32, 32), {"edge": 1}, {"a": [8, 8]}, levels=[0, 2], stem_options=STEM, paths=paths
+        "vit_tiny_patch16_384", (32, 32), {"edge": 1}, {"a": [8] * 3}, levels=[0, 1, 2], stem_options=STEM, paths=paths
     )
     whole.freeze(frozen)
     objectives.choose_trained_weights(whole, stage, distils)
