@@ -10,9 +10,9 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from sak.data import remote
 from sak.data.discovery import expand, find_files, spelt_out, suffix_of, told
 from sak.data.reading import SUFFIXES, read_image
+from sak.data.shards import remote
 from sak.data.shards.names import Names
 from sak.data.shards.tar import Member, Members, open_archives
 from sak.data.transforms import finish

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from sak import Student, config
-from sak.data import loading, remote
+from sak.data import loading
 from sak.data.images import Images, find_images
+from sak.data.shards import remote
 from sak.errors import UserError
 from sak.training.train import train
 

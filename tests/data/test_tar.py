@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from sak.data import tar
 from sak.data.discovery import expand
 from sak.data.images import Images, find_images
+from sak.data.shards import tar
 from sak.errors import UserError
 
 CLASSES = ("n01440764", "n02102040", "n15075141")

@@ -2,8 +2,8 @@
 
 An archive is a tar of images in folders, a tar of such tars (as ILSVRC2012_img_train.tar, one per class), or a shard
 of WebDataset. Its members are listed once, with a progress bar, and the list is kept in the user's cache directory;
-from then on any image is one read at a known place, on a disk or behind an address (`sak.data.shards.remote`). So the order of
-training, its division among processes and its resuming are those of a folder of images.
+from then on any image is one read at a known place, on a disk or behind an address (`sak.data.shards.remote`). So the
+order of training, its division among processes and its resuming are those of a folder of images.
 """
 
 import functools
@@ -20,8 +20,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from sak.data import remote
 from sak.data.discovery import is_hidden, suffix_of, told
+from sak.data.shards import remote
 from sak.data.shards.names import Names
 from sak.errors import UserError
 from sak.files import replacing
