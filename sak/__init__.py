@@ -14,13 +14,19 @@ from sak.errors import UserError
 
 if TYPE_CHECKING:
     from sak.bundles.official import load_official
+    from sak.deploy.predictor import Predictor
     from sak.student import Student, StudentOutput
 
-__all__ = ["Student", "StudentOutput", "load_official"]
+__all__ = ["Predictor", "Student", "StudentOutput", "load_official"]
 
 __version__ = "0.1.0"
 
-_HOMES = {"Student": "sak.student", "StudentOutput": "sak.student", "load_official": "sak.bundles.official"}
+_HOMES = {
+    "Predictor": "sak.deploy.predictor",
+    "Student": "sak.student",
+    "StudentOutput": "sak.student",
+    "load_official": "sak.bundles.official",
+}
 
 # A package of the user's that hides ours, `teachers`, is named where an import from it fails. Python finds first what
 # lies beside the program, and "No module named 'teachers.base'" would be all that it says.

@@ -13,6 +13,7 @@ ROOMS = (
     "sak.research",
     "sak.preflight",
     "sak.training",
+    "sak.deploy",
     "sak.evaluation",
     "sak.bundles",
     "sak.distillation",

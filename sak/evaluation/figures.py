@@ -59,7 +59,7 @@ def prediction_panel(
             axes[0][column].set_title(f"{name}\n{kind}", fontsize=8)
             for row, picture in enumerate(pictures):
                 axes[row][column].imshow(task.colour(picture), interpolation=how)
-        _explain(figure.add_subplot(grid[count, 1 + 2 * number : 3 + 2 * number]), task, keys[name], abreast)
+        explain(figure.add_subplot(grid[count, 1 + 2 * number : 3 + 2 * number]), task, keys[name], abreast)
     return figure
 
 
@@ -69,7 +69,7 @@ def _maps(batch: Mapping[str, Tensor], output: StudentOutput, task: Task) -> dic
     return {"truth": list(batch[task.name].cpu().numpy()), "prediction": list(predictions.cpu().numpy())}
 
 
-def _explain(axis: Axes, task: Task, key: Mapping[str, np.ndarray], abreast: int) -> None:
+def explain(axis: Axes, task: Task, key: Mapping[str, np.ndarray], abreast: int) -> None:
     """The scale of a task's pictures, and a patch of every other colour, so many of them abreast."""
     axis.axis("off")
     if task.scale:

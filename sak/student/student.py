@@ -15,6 +15,7 @@ from sak.student.adapter import AdapterPath, StemPath, TeacherPath
 from sak.student.draws import Draws
 from sak.student.head import build_head
 from sak.student.hub import BundleFiles
+from sak.student.image_range import warned_of_range
 from sak.student.recomputation import recomputed
 from sak.student.router import FIXED, LEARNED, build_router, plain_sum
 from sak.student.stem import Stem
@@ -166,7 +167,7 @@ class Student(
             head = (heads or {}).get(task) or {"type": "sak"}
             with draws.of(f"heads.{task}"):
                 self.heads[task] = build_head(head["type"], width, len(self.levels), channels, head.get("options"))
-        self.activation_checkpointing = False
+        self.activation_checkpointing, self.warned = False, False  # warned: of images that are not in [0, 1]
         self.frozen: tuple[str, ...] = ()
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(3, 1, 1), persistent=False)
@@ -188,6 +189,8 @@ class Student(
 
     def encode(self, images: Tensor) -> Encoding:
         """The first half of `forward`: stem and paths, which no task and no knocked-out source changes."""
+        if not self.warned and not self.training:
+            self.warned = warned_of_range(images)
         tokens = self.stem((images - self.mean) / self.std, self.activation_checkpointing)
         features = {teacher: self._run(path, tokens, of=path) for teacher, path in self.paths.items()}
         sources = [

@@ -151,7 +151,7 @@ def test_ruined_weights_are_never_written(three, value):
 
 def test_one_of_several_processes_verifies(three, monkeypatch):
     flip_a_bit_of_a_tensor(three / "multitask-0000010.pt")
-    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"the checksum of .* is wrong"):
+    with pytest.raises(checkpoint.CorruptCheckpoint, match=r"the checksum of .* is wrong"):
         checkpoint.load(three / "multitask-0000010.pt")
     assert checkpoint.resume(three, verify=False)[0].name == "multitask-0000010.pt"
     with pytest.warns(UserWarning, match="is corrupt"):

@@ -49,23 +49,26 @@ def read_image(source: Source, upright: bool = False) -> np.ndarray:
             are used, integers of 32 bits, floats beyond 0..1.
     """
     with opened(source) as file:
-        # Of each channel; after decoding nothing says so any more. BGR;16 is a bitmap with 16 bits a pixel.
-        sixteen_bits = re.search("(?<!BGR);16", repr(file.tile))
-        mode, kind = file.mode, file.format
-        image = _turned(file) if upright else file
-        if mode == "F":
-            return _repeated(_of_floats(np.asarray(image), source))
-        if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):  # older versions of Pillow call it so
-            return _repeated(_of_16_bits(np.asarray(image), source))
-        if mode not in MODES:
-            what = (
-                "32-bit integers, whose white cannot be told" if mode == "I" else f"the mode {mode}, which is not read"
-            )
-            raise FaultyFile(f"{source} has {what}: {CONVERT}.", kind="pixels")
-        pixels = np.asarray((image if is_opaque(image) else _on_white(image)).convert("RGB"))
-        if sixteen_bits:  # Pillow has kept the upper 8
-            _check_range(256 * int(pixels.max()) + 255, source)
-        return pixels
+        return to_rgb(file, source, upright)
+
+
+def to_rgb(file: Image.Image, source: object, upright: bool = False) -> np.ndarray:
+    """The same of an image that Pillow has opened, or made; ``source`` is what it is called in an error."""
+    # Of each channel; after decoding nothing says so any more. BGR;16 is a bitmap with 16 bits a pixel.
+    sixteen_bits = re.search("(?<!BGR);16", repr(getattr(file, "tile", "")))
+    mode, kind = file.mode, getattr(file, "format", None)
+    image = _turned(file) if upright else file
+    if mode == "F":
+        return _repeated(_of_floats(np.asarray(image), source))
+    if mode.startswith("I;16") or (mode == "I" and kind == "PNG"):  # older versions of Pillow call it so
+        return _repeated(_of_16_bits(np.asarray(image), source))
+    if mode not in MODES:
+        what = "32-bit integers, whose white cannot be told" if mode == "I" else f"the mode {mode}, which is not read"
+        raise FaultyFile(f"{source} has {what}: {CONVERT}.", kind="pixels")
+    pixels = np.asarray((image if is_opaque(image) else _on_white(image)).convert("RGB"))
+    if sixteen_bits:  # Pillow has kept the upper 8
+        _check_range(256 * int(pixels.max()) + 255, source)
+    return pixels
 
 
 def stored_size(path: Source) -> tuple[int, int]:
@@ -115,7 +118,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return paper
 
 
-def _of_floats(values: np.ndarray, source: Source) -> np.ndarray:
+def _of_floats(values: np.ndarray, source: object) -> np.ndarray:
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         raise FaultyFile(
             f"{source} has floating-point values from {values.min():g} to {values.max():g}, where black is 0 and white "
@@ -125,12 +128,12 @@ def _of_floats(values: np.ndarray, source: Source) -> np.ndarray:
     return np.rint(255 * values).astype(np.uint8)
 
 
-def _of_16_bits(values: np.ndarray, source: Source) -> np.ndarray:
+def _of_16_bits(values: np.ndarray, source: object) -> np.ndarray:
     _check_range(int(values.max()), source)
     return ((values.astype(np.uint32) * 255 + 65535 // 2) // 65535).astype(np.uint8)
 
 
-def _check_range(largest: int, source: Source) -> None:
+def _check_range(largest: int, source: object) -> None:
     if 0 < largest <= SENSOR:
         raise FaultyFile(
             f"{source} has 16 bits a channel but no value above {SENSOR}: whether white is 65535, 4095 or 255 "
