@@ -16,8 +16,9 @@ from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import CentreCrops, Images, find_images
 from sak.errors import UserError, printable
+from sak.files import read_json
 from sak.student import Student
-from sak.student.hub import asked_only_if_reachable
+from sak.student.hub import CONFIG, asked_only_if_reachable
 from sak.tasks import Task
 from teachers import Committee
 
@@ -49,6 +50,29 @@ def check_model_names(names: Iterable[str]) -> None:
     """
     if taken := [name for name in names if hasattr(nn.ModuleDict, name)]:
         raise UserError(f"a teacher has the name {taken[0]!r}, which torch has for something else: choose another one")
+
+
+def widths_of(config: DictConfig) -> dict[str, list[int]] | None:
+    """{teacher: its width at each level} of the student that a config starts from, where no teacher is asked for it.
+
+    None where the teachers themselves have to tell.
+
+    Raises:
+        UserError: there is no such student, or the config names other teachers.
+    """
+    if config.student.weights is None or any(distils(config, stage) for stage in STAGES):
+        return None
+    try:
+        place = find_bundle(config.student.weights)
+        widths = {name: list(dims) for name, dims in dict(read_json(place / CONFIG, ["teachers"])["teachers"]).items()}
+    except (ValueError, TypeError) as error:  # of whatever else stands there
+        raise UserError(f"student.weights: {error}") from error
+    if config.teachers and list(config.teachers) != list(widths):
+        raise UserError(
+            f"student.weights: {place} has the teachers {list(widths)}, but the config {list(config.teachers)}: "
+            "name the same, or none"
+        )
+    return widths
 
 
 def build_labelled(config: DictConfig) -> Archive:
@@ -156,8 +180,9 @@ def start_from_weights(student: Student, config: DictConfig) -> str:
     Raises:
         UserError: the weights cannot be had, or do not fit.
     """
+    fresh: list[str] = []
     if config.student.weights is not None:
-        load_distilled(student, config.student.weights, drop_aligners=config.student.aligner is False)
+        fresh = load_distilled(student, config.student.weights, drop_aligners=config.student.aligner is False)
         loaded, source = DISTILLED, config.student.weights
     elif config.student.pretrained:
         _load_pretrained_stem(student, config.student.stem)
@@ -165,7 +190,7 @@ def start_from_weights(student: Student, config: DictConfig) -> str:
     else:
         loaded, source = (), ""
     parts = {name: part for name, part in student.named_children() if any(True for _ in part.parameters())}
-    new = ", ".join(name for name in parts if name not in loaded)
+    new = ", ".join([name for name in parts if name not in loaded] + [f"the aligners of {name}" for name in fresh])
     known = ", ".join(name for name in parts if name in loaded)
     return "; ".join(filter(None, [known and f"{known} from {source}", new and f"{new} from random weights"]))
 
@@ -173,14 +198,17 @@ def start_from_weights(student: Student, config: DictConfig) -> str:
 DISTILLED = ("stem", "paths")
 
 
-def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> None:
-    """Give a student the stem and the paths of a distilled one, strictly; heads and routers are left as they are.
+def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> list[str]:
+    """Give a student the stem and the paths of a trained one, strictly; heads and routers are left as they are.
 
     The stem's position embedding is resized to the student's image size.
 
     Args:
         path: a run directory or a bundle.
         drop_aligners: leave out the aligners that it has, for a student without any.
+
+    Returns:
+        the teachers whose aligners keep their random start, as the trained student has none at all.
 
     Raises:
         UserError: there is no bundle, or its stem, levels, teachers, paths or aligners differ from the student's.
@@ -203,19 +231,18 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     source.set_image_size(student.stem.image_size)
     if drop_aligners:
         source.drop_aligners()
-    dropped = (
-        ": a run keeps them if it ends with its first stage (stages.multitask.steps=0); to go on without distillation, "
-        "set student.aligner=false stages.multitask.alpha=0"
-    )
-    require(
-        aligned_teachers(source), aligned_teachers(student), "aligners for", "" if aligned_teachers(source) else dropped
-    )
+    ours, theirs = aligned_teachers(student), aligned_teachers(source)
+    fresh = ours if not theirs else []  # of a finished student, whose aligners are gone
+    if not fresh:
+        require(theirs, ours, "aligners for")
     for part in DISTILLED:
-        theirs, ours = getattr(source, part).state_dict(), getattr(student, part).state_dict()
-        for key in sorted(theirs.keys() | ours.keys()):
-            was, wanted = (tuple(state[key].shape) if key in state else None for state in (theirs, ours))
+        known, state = getattr(source, part).state_dict(), getattr(student, part).state_dict()
+        known |= {key: state[key] for key in state if fresh and part == "paths" and ".aligners." in key}
+        for key in sorted(known.keys() | state.keys()):
+            was, wanted = (tuple(weights[key].shape) if key in weights else None for weights in (known, state))
             require(was, wanted, f"{part}.{key} of shape")
-        getattr(student, part).load_state_dict(theirs, strict=True)
+        getattr(student, part).load_state_dict(known, strict=True)
+    return fresh
 
 
 def aligned_teachers(student: Student) -> list[str]:

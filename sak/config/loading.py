@@ -18,6 +18,7 @@ from sak.config import reading
 from sak.config.checks import check
 from sak.config.derived import change, trained_beside
 from sak.config.schema import LOCATIONS, Config, plain
+from sak.config.tuning import tune
 from sak.errors import SHOWN, UserError
 from sak.files import shipped, write_text
 
@@ -31,7 +32,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     """Read a YAML config (``find`` says which), what it ``extends``, and ``key=value`` overrides into a checked Config.
 
     A teacher that is set to null is taken out again: ``teachers.sam=null``; so is a model of ``probe.extra``. On the
-    command line, ``from=RUN`` is short for ``student.weights=RUN``.
+    command line, ``from=RUN`` is short for ``student.weights=RUN``; see `sak.config.tuning` for what follows from it.
 
     Raises:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
@@ -39,8 +40,10 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     config = OmegaConf.structured(Config)
     for file, node in _chain(os.fspath(path)):
         config = _merge(config, reading.content_of_file(node, file), str(file))
+    given = set()
     for override in overrides:
         key, _, _ = override.partition("=")
+        given.add(ALIASES.get(key, key))
         if key in ALIASES:
             override = ALIASES[key] + override.removeprefix(key)
         config = _merge(config, reading.content_of_override(override), reading.COMMAND_LINE)
@@ -58,6 +61,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     for key in LOCATIONS:
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, os.path.expanduser(OmegaConf.select(config, key)))
+    tune(config, given)
     check(config, f"{path} with the command line" if overrides else str(path))
     if (changed := change(config)) and changed[0] == "remove":
         # Nothing is left to distil, and without routers or heads nothing to train.

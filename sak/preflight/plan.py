@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from sak.bundles.build import build_committee, build_student, build_tasks
+from sak.bundles.build import build_committee, build_student, build_tasks, widths_of
 from sak.bundles.change import frozen_parts
 from sak.config.derived import active_stages, change, distils, image_size, number_of_steps, taught_by
 from sak.student import Student
@@ -134,12 +134,13 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
 
 def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tuple[Committee, Student]:
     """Teachers and student with the shapes that the config asks for; nothing is read or downloaded."""
+    widths = None if change(config) else widths_of(config)
     config = config.copy()
     config.student.pretrained, config.student.weights = False, None
     for spec in config.teachers.values():
         spec.weights = RANDOM
-    committee = build_committee(config)
-    student = build_student(config, tasks, committee.dims)
+    committee = build_committee(config, [] if widths is not None else None)
+    student = build_student(config, tasks, committee.dims if widths is None else widths)
     if change(config):
         student.freeze(frozen_parts(config, student))
         committee = build_committee(config, taught_by(config))

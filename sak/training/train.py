@@ -19,6 +19,7 @@ from sak.bundles.build import (
     build_tasks,
     build_training_set,
     start_from_weights,
+    widths_of,
 )
 from sak.bundles.change import changed_student, describe_start, trained_student
 from sak.config.derived import active_stages, change, number_of_steps, taught_by
@@ -84,11 +85,12 @@ class Experiment:
         tasks = build_tasks(config.data) if "multitask" in self.stages or (source and source.heads) else {}
         if tasks and config.stages.multitask.keep_best:
             find_metric(config.stages.multitask.keep_best, tasks, "stages.multitask.keep_best")
-        teachers = taught_by(config)
+        widths = None if source else widths_of(config)
+        teachers = taught_by(config) if widths is None else []
         committee = build_committee(config, teachers).to(self.accelerator.device) if teachers else None
         for line in committee.reports if committee else ():
             self.accelerator.print(f"teacher {line}")
-        dims = committee.dims if committee else {}
+        dims = committee.dims if committee else widths or {}
         if committee is None and "distill" in self.stages:
             raise UserError("there are no teachers to distil: set stages.distill.steps=0, or add teachers")
         fresh = checkpoint.newest(run.checkpoints) is None
