@@ -4,7 +4,6 @@ Shapes: B batch, N patch tokens, D stem width, D_t teacher width, T teachers, H,
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -15,45 +14,13 @@ from sak.student.adapter import AdapterPath, StemPath, TeacherPath
 from sak.student.draws import Draws
 from sak.student.head import build_head
 from sak.student.hub import BundleFiles
-from sak.student.image_range import warned_of_range
+from sak.student.interface import Encoding, StudentOutput, warned_of_range
 from sak.student.recomputation import recomputed
 from sak.student.router import FIXED, LEARNED, build_router, plain_sum
 from sak.student.stem import Stem
 
 ROUTERS = (*LEARNED, *FIXED)
 PATHS = ("adapter", "none")
-
-
-@dataclass
-class StudentOutput:
-    """What one forward pass yields.
-
-    predictions: {task: (B, C_task, H, W)} raw logits or values at the input's resolution.
-    paths: {teacher: [per level (B, D_t, h, w)]} aligned path features, what distillation sees.
-    routing: {task: [per level (B, 1 + T)]} router weights that sum to 1, in the order of ``student.sources``;
-        empty where the student adds or averages its sources without routers, or has the stem alone to read. Of a
-        router that weighs every token: the mean over tokens.
-    token_routing: {task: [per level (B, 1 + T, h, w)]} the weights of every token; empty unless the routers have them.
-    """
-
-    predictions: dict[str, Tensor]
-    paths: dict[str, list[Tensor]]
-    routing: dict[str, list[Tensor]]
-    token_routing: dict[str, list[Tensor]] = field(default_factory=dict)
-
-
-@dataclass
-class Encoding:
-    """What the heads' mixtures are made of.
-
-    image_size: (H, W).
-    features: {teacher: [per level (B, N, D)]}, of the paths.
-    sources: per level the S tensors (B, N, D) that are mixed, in the order of ``student.sources``.
-    """
-
-    image_size: tuple[int, int]
-    features: dict[str, list[Tensor]]
-    sources: list[list[Tensor]]
 
 
 class Student(
@@ -189,15 +156,37 @@ class Student(
 
     def encode(self, images: Tensor) -> Encoding:
         """The first half of `forward`: stem and paths, which no task and no knocked-out source changes."""
-        if not self.warned and not self.training:
-            self.warned = warned_of_range(images)
-        tokens = self.stem((images - self.mean) / self.std, self.activation_checkpointing)
+        tokens = self._tokens(images)
         features = {teacher: self._run(path, tokens, of=path) for teacher, path in self.paths.items()}
         sources = [
             [tokens[block + 1][:, 1:], *(features[teacher][level] for teacher in self.sources[1:])]
             for level, block in enumerate(self.levels)
         ]
         return Encoding((images.shape[-2], images.shape[-1]), features, sources)
+
+    def _tokens(self, images: Tensor) -> list[Tensor]:
+        """Of the stem, after every block."""
+        if not self.warned and not self.training:
+            self.warned = warned_of_range(images)
+        return self.stem((images - self.mean) / self.std, self.activation_checkpointing)
+
+    def features(self, images: Tensor, source: str = "stem") -> list[Tensor]:
+        """What the student sees, for other uses: RGB images (B,3,H,W) in [0,1] -> [per level (B, D, h, w)].
+
+        Args:
+            source: ``stem``; a teacher, for its path, before the aligners; or a task, for its routers' mixture.
+
+        Raises:
+            ValueError: there is no such source.
+        """
+        if source != "stem" and source not in self.paths and source not in self.heads:
+            known = ", ".join(("stem", *self.paths, *self.heads))
+            raise ValueError(f"unknown source {source!r} of features; known: {known}")
+        if source in self.heads:
+            return self._mixed(source, self.encode(images).sources, self.stem.grid(*images.shape[-2:]), ())[0]
+        tokens = self._tokens(images)
+        maps = [tokens[block + 1][:, 1:] for block in self.levels] if source == "stem" else self.path(source)(tokens)
+        return [_as_map(level, self.stem.grid(*images.shape[-2:])) for level in maps]
 
     def decode(
         self, encoding: Encoding, tasks: Sequence[str] | None = None, without: Sequence[str] = ()
@@ -221,7 +210,13 @@ class Student(
         self, task: str, sources: Sequence[Sequence[Tensor]], image_size: tuple[int, int], knocked_out: Sequence[int]
     ) -> tuple[Tensor, list[Tensor]]:
         """Per level the S sources (B, N, D) -> the task's prediction (B, C, H, W), and its weights if routed."""
-        grid = self.stem.grid(*image_size)
+        mixed, weights = self._mixed(task, sources, self.stem.grid(*image_size), knocked_out)
+        return self.heads[task](mixed, image_size), weights
+
+    def _mixed(
+        self, task: str, sources: Sequence[Sequence[Tensor]], grid: tuple[int, int], knocked_out: Sequence[int]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Per level the task's mixture (B, D, h, w), and its weights if routed."""
         mixed, weights = [], []
         for level, (x, *paths) in enumerate(sources):
             mix = cast(nn.ModuleList, self.routers[task])[level] if task in self.routers else self._mix
@@ -229,7 +224,7 @@ class Student(
             if routed is not None:
                 weights.append(routed)
             mixed.append(_as_map(x, grid))
-        return self.heads[task](mixed, image_size), weights
+        return mixed, weights
 
     def knocked_out(self, without: Sequence[str]) -> tuple[int, ...]:
         """The indices of these sources; ValueError where one is unknown, or all are named."""
