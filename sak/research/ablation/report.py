@@ -187,7 +187,7 @@ def as_markdown(table: Table) -> str:
     lines = [f"# Ablation of {table.config}"]
     for kind in KINDS:
         if rows := table.of(kind):
-            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", tables.markdown(_cells(table, rows))]
+            lines += ["", f"## {kind.capitalize()}", "", MEANING[kind], "", tables.markdown(cells(table, rows))]
     lines += ["", *_notes(table), "", "![ablation](ablation.png)"]
     return "\n".join(lines) + "\n"
 
@@ -195,30 +195,30 @@ def as_markdown(table: Table) -> str:
 def console(table: Table) -> str:
     return "\n\n".join(
         [
-            *(tables.markdown(_cells(table, rows)) for kind in KINDS if (rows := table.of(kind))),
+            *(tables.markdown(cells(table, rows)) for kind in KINDS if (rows := table.of(kind))),
             "\n".join(_notes(table)),
         ]
     )
 
 
-def _cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
+def cells(table: Table, rows: Sequence[Row]) -> list[list[str]]:
     header = ["variant", "kind", "seeds"]
     for name, task in table.tasks.items():
         header.append(f"{name} {task.headline()[0]} {arrow(task)}")
     paired, names = table.several_seeds, short_names(table)
-    cells = [[*header, "Δm %", *(["paired Δm %", "finding"] if paired else []), "parameters, M", "training, min"]]
+    lines = [[*header, "Δm %", *(["paired Δm %", "finding"] if paired else []), "parameters, M", "training, min"]]
     for row in rows:
         metrics = row.metrics.values()
-        cells.append([names[row.variant], row.kind, str(len(metrics))])
+        lines.append([names[row.variant], row.kind, str(len(metrics))])
         for name, task in table.tasks.items():
-            cells[-1].append(plus_minus([each[name][task.headline()[0]] for each in metrics], f".{task.digits}f"))
-        cells[-1] += [
+            lines[-1].append(plus_minus([each[name][task.headline()[0]] for each in metrics], f".{task.digits}f"))
+        lines[-1] += [
             plus_minus(table.gains(row), "+.2f"),
             *([plus_minus(table.paired_gains(row), "+.2f"), table.finding(row)] if paired else []),
             f"{row.parameters / 1e6:.2f}",
             plus_minus([seconds / 60 for seconds in row.seconds.values()], ".2f"),
         ]
-    return cells
+    return lines
 
 
 def _notes(table: Table) -> list[str]:
