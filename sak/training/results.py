@@ -10,6 +10,7 @@ from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe_start
 from sak.config.derived import change, left_out
 from sak.data.faulty_images import Skips
+from sak.deploy.card import write_card
 from sak.evaluation import metrics_table, sources
 from sak.files import write_json, write_text
 from sak.metrics import Metrics
@@ -36,6 +37,9 @@ def write_evaluated(
     """
     # A changed student without a second stage may have one in another run.
     save_bundle(student, run.student, keep_aligners=left_out(config.stages.multitask))
+    newest = {"predictions": run.panels, "router weights": run.routing}
+    pictures = {title: max(folder.glob("*.png"), default=folder / "none") for title, folder in newest.items()}
+    write_card(run.student, config, student, tasks, metrics, constants, pictures)
     write_json(run.constants, constants)
     notes = _notes(config, run, skips)
     write_text(run.results, metrics_table.markdown(config.name, tasks, metrics, constants, notes))
