@@ -203,6 +203,10 @@ class Archive(Dataset):
         labels = (path for of_task in self._files.values() for paths in of_task for path in paths)
         return [path for path in dict.fromkeys([*self.image_files, *labels]) if path is not None]
 
+    def label_files(self, task: str) -> Sequence[Sequence[Path]]:
+        """Those that each image's label of a task is read from."""
+        return self._files[task]
+
     def __len__(self) -> int:
         return len(self.names)
 
