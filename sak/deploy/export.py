@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from sak.deploy.description import tasks_of
+from sak.bundles.tasks import tasks_of
 from sak.deploy.exported import Difference, OnnxStudent, ProgramStudent, check, compare
 from sak.deploy.extras import require
 from sak.errors import UserError

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from sak import data
 from sak.bundles.bundle import load_bundle
-from sak.deploy.description import task_of
 from sak.student.features_only import FeaturesOnly
 
 
@@ -72,8 +71,8 @@ class SAKSemSeg(BaseSegDataset):
     """
 
     def __init__(self, dataset: str, data_root: str, split: str, **options):
-        task = task_of(dataset, "semseg")
-        archive = data.kind_of(dataset)(data_root, split, tasks=["semseg"])
+        task = data.described(dataset).build("semseg")
+        archive = data.class_of(dataset)(data_root, split, tasks=["semseg"])
         self.pairs = list(zip(archive.image_files, (path for (path,) in archive.label_files("semseg")), strict=True))
         palette = task.colour(np.arange(task.channels)[None])[0].tolist()
         super().__init__(metainfo={"classes": task.classes, "palette": palette}, **options)

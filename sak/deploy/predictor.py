@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sak.deploy.description import tasks_of
+from sak.bundles.tasks import tasks_of
 from sak.deploy.pictures import Picture, pixels_of
 from sak.deploy.prediction import Prediction
 from sak.deploy.windows import Canvas, enlarged
