@@ -171,7 +171,9 @@ class Images(Dataset):
 
 
 class CentreCrops(Dataset):
-    """Whole pictures as an evaluation without labels sees them: {"image", "name"} as of `Images`, "size": (H, W).
+    """Whole pictures, as an evaluation without labels sees them.
+
+    Items are {"image": float32 (3, H, W) in [0, 1], "name": the picture's path, "size": (H, W)}.
 
     The picture is resized until it covers (H, W), and what stands over on both sides is left out.
 
@@ -198,4 +200,4 @@ class CentreCrops(Dataset):
             Image.fromarray(read_image(path, upright=True)), self.image_size[::-1], Image.Resampling.BICUBIC
         )
         pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-        return {"pixels": pixels, "name": printable(path.stem), "size": self.image_size}
+        return {"pixels": pixels, "name": printable(str(path)), "size": self.image_size}

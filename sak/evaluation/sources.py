@@ -3,7 +3,7 @@
 Legend: B batch, D width, D_t teacher width, h,w grid, H,W canvas, N tokens inside of the images, or images.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from sak import tables
 from sak.data import loading
 from sak.data.archive import Archive
+from sak.data.faulty_images import Skips
 from sak.data.images import CentreCrops
 from sak.data.transforms import margins
 from sak.distillation.losses import cosine_similarity, match_grids
-from sak.errors import printable
 from sak.evaluation.evaluate import to_device
 from sak.files import replacing, write_json
 from sak.plotting import colour_bar, heat_map, save
@@ -28,6 +28,7 @@ from sak.student import Student
 
 Learned = Callable[[Tensor], Mapping[str, Sequence[Tensor]]]  # images -> {teacher: [per level (B, D_t, h, w)]}
 Fidelity = dict[str, dict[int, dict[str, float]]]  # {teacher: {block: {what: cosine}}}
+BATCH = 16  # images at once
 
 
 class Sources(nn.Module):
@@ -127,13 +128,18 @@ def compare_with_teachers(
     chosen: Sequence[int],
     workers: int,
     device: torch.device,
-    batch_size: int = 16,
+    batch_size: int = BATCH,
+    skips: Skips | None = None,
 ) -> Fidelity:
-    """Cosines of all paths that have a teacher in `learned`, over images of a data set; with a bar."""
+    """Cosines of all paths that have a teacher in `learned`, over images of a data set; with a bar.
+
+    Args:
+        skips: as of ``loading.load``.
+    """
     found: dict[str, list[Cosines]] = {}
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     with progress_bar(len(chosen), "paths and teachers") as progress:
-        for batch in loading.load(dataset, batches, workers):
+        for batch in loading.load(dataset, batches, workers, skips=skips):
             images = to_device(batch, device)["image"]
             canvas = tuple(images.shape[-2:])
             for name, levels in paths_and_teachers(student, learned, images).items():
@@ -187,27 +193,18 @@ def pooled(student: Student, images: Tensor) -> dict[str, Tensor]:
 
 
 def image_features(
-    pooled: Callable[[Tensor], Mapping[str, Tensor]],
-    dataset: loading.Samples,
-    chosen: Sequence[int],
-    workers: int,
-    device: torch.device,
-    title: str = "features",
-    batch_size: int = 16,
-) -> dict[str, np.ndarray]:
-    """{source: float32 (N, D)} of images of a data set; with a bar.
-
-    Args:
-        pooled: images (B, 3, H, W) -> {source: (B, D)}.
-    """
+    student: Student, batches: Iterable[Mapping], count: int, device: torch.device
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Names and {source: float32 (N, D)} of the images of some batches, `count` in all; with a bar."""
+    names: list[str] = []
     found: dict[str, list[Tensor]] = {}
-    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-    with progress_bar(len(chosen), title) as progress, torch.no_grad():
-        for batch in loading.load(dataset, batches, workers):
-            for name, vectors in pooled(to_device(batch, device)["image"]).items():
-                found.setdefault(name, []).append(vectors.float().cpu())
+    with progress_bar(count, "features") as progress, torch.no_grad():
+        for batch in batches:
+            names += batch["name"]
+            for source, vectors in pooled(student, to_device(batch, device)["image"]).items():
+                found.setdefault(source, []).append(vectors.float().cpu())
             progress.update(len(batch["name"]))
-    return {name: torch.cat(vectors).numpy() for name, vectors in found.items()}
+    return names, {source: torch.cat(vectors).numpy() for source, vectors in found.items()}
 
 
 REPORTED = 1000  # images at most that the report of a run without labels is about
@@ -220,6 +217,7 @@ def report(
     folder: Path,
     workers: int,
     device: torch.device,
+    skips: Skips | None,
 ) -> str:
     """What a run without labels leaves of its student: similarity.json and .png, and features.npz in a folder.
 
@@ -230,13 +228,14 @@ def report(
     """
     chosen = loading.evenly_spread(len(dataset), REPORTED)
     student.to(device).eval()
-    fidelity = compare_with_teachers(student, learned, dataset, chosen, workers, device)
+    fidelity = compare_with_teachers(student, learned, dataset, chosen, workers, device, BATCH, skips)
     write_json(folder / "similarity.json", {"images": len(chosen), "teachers": fidelity})
     save(fidelity_figure(fidelity), folder / "similarity.png")
-    features = image_features(lambda images: pooled(student, images), dataset, chosen, workers, device)
-    names = np.array([printable(str(dataset.image_files[index])) for index in chosen])
+    batches = [chosen[start : start + BATCH] for start in range(0, len(chosen), BATCH)]
+    loaded = loading.load(dataset, batches, workers, skips=skips)
+    names, features = image_features(student, loaded, len(chosen), device)
     with replacing(folder / "features.npz") as partial, open(partial, "wb") as file:
-        np.savez(file, names=names, **features)  # type: ignore[arg-type]  # none is named as an option of savez
+        np.savez(file, names=np.array(names), **features)  # type: ignore[arg-type]  # none is named as an option of savez
     seen = ", which it was trained on too" if isinstance(dataset, CentreCrops) else " of the validation set"
     return "\n".join(
         [

@@ -9,7 +9,7 @@ from sak.bundles.build import build_pictures
 from sak.bundles.bundle import save_bundle
 from sak.bundles.change import describe_start
 from sak.config.derived import change, left_out
-from sak.data.faulty_images import Skips
+from sak.data.faulty_images import Skips, build_skips
 from sak.deploy.card import write_card
 from sak.evaluation import metrics_table, sources
 from sak.files import write_json, write_text
@@ -67,7 +67,9 @@ def write_distilled(
     notes = _notes(config, run, skips)
     if learned and not config.data.tasks:
         pictures = build_pictures(config, "val")
-        notes.append(sources.report(student, learned, pictures, run.path, config.data.workers, device))
+        skipped = build_skips(config.data, run.skipped, "report", len(pictures), replaced=False)
+        how = (config.data.workers, device, skipped)
+        notes.append(sources.report(student, learned, pictures, run.path, *how))
     write_text(run.results, metrics_table.of_distillation(config.name, student, steps, run.path, notes))
     write_json(run.metrics, {})
 

@@ -1,6 +1,7 @@
 """A run on images alone: no tasks, no data set, no second stage; at its end a backbone, features and a report."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,15 @@ def test_a_stem_without_paths_and_standardised_features_are_reported_on_too(file
     run = train(config.load(file, more))
     assert list(json.loads((run.path / "similarity.json").read_text())["teachers"]) == ["dinov2"]
     assert "stem" in np.load(run.path / "features.npz")
+
+
+def test_a_faulty_picture_is_left_out_of_the_report_as_of_the_training(file, tmp_path):
+    pictures = Path(shutil.copytree(PICTURES, tmp_path / "pictures"))
+    (pictures / "2008_001001.jpg").write_bytes(b"no picture")
+    more = [f"stages.distill.images={pictures}", "data.on_error=skip", "data.max_skipped=0.5", "name=faulty"]
+    run = train(config.load(file, more))
+    assert [Path(name).name for name in np.load(run.path / "features.npz")["names"]] == ["2008_001003.jpg"]
+    assert "report\t0\t" in run.skipped.read_text()
 
 
 def test_a_path_is_taken_out_without_a_report(run, file):
