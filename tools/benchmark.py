@@ -19,6 +19,7 @@ SECTIONS = {
     "boundaries": "benchmarks.boundaries",
     "teachers": "benchmarks.teachers",
     "cache": "benchmarks.cache",
+    "export": "benchmarks.export",
 }
 EXAMPLE = """example:
   python tools/benchmark.py metrics boundaries"""

@@ -34,7 +34,7 @@ def draw(
     levels: Sequence[int],
 ) -> Figure:
     """The picture, then each task: its map, what the colours mean, and its router weights; see `Prediction`."""
-    image, maps = _shrunk(image, maps)
+    image, maps = shrunk(image, maps)
     height, width = (CELL * side / max(image.shape[:2]) for side in image.shape[:2])
     column = max(width, 1.5)  # a legend needs that
     abreast = max(1, round(1.1 * column))
@@ -54,7 +54,7 @@ def draw(
         explain(figure.add_subplot(grid[1, place]), task, keys[name], abreast)
         if name in routing:
             axis = figure.add_subplot(grid[2, place])
-            _bars(axis, routing[name], sources, levels)
+            weight_bars(axis, routing[name], sources, levels)
             if place == 1:
                 axis.set_ylabel("router weight", fontsize=SIZE)
                 explanation = figure.add_subplot(grid[2, 0])
@@ -63,7 +63,7 @@ def draw(
     return figure
 
 
-def _shrunk(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def shrunk(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """To what a figure shows, uint8; maps by their nearest values, since classes do not blend."""
     if image.dtype != np.uint8:
         image = np.rint(255 * image.clip(0, 1)).astype(np.uint8)
@@ -87,7 +87,7 @@ def _show(axis: Axes, picture: np.ndarray, title: str) -> None:
     axis.spines[:].set_visible(False)
 
 
-def _bars(axis: Axes, weights: np.ndarray, sources: Sequence[str], levels: Sequence[int]) -> None:
+def weight_bars(axis: Axes, weights: np.ndarray, sources: Sequence[str], levels: Sequence[int]) -> None:
     """Weights (L, S), which sum to 1, stacked: a bar for each level."""
     bottom = np.zeros(len(levels))
     for number, source in enumerate(sources):

@@ -1,0 +1,1 @@
+"""A page on which one tries a student, with gradio."""
