@@ -121,7 +121,7 @@ def test_images_of_nothing_but_background_are_ignored_if_the_data_set_says_so():
         assert (empty["semseg"] == (IGNORE if ignore else 1)).all()
 
 
-def test_boundaries_of_ones_own_are_judged_on_their_own_lines(own, strangers, tmp_path):
+def test_boundaries_of_ones_own_are_evaluated_on_their_own_lines(own, strangers, tmp_path):
     """In own data beside the others."""
     for split in ("train", "val"):
         (tmp_path / f"street/images/{split}").mkdir(parents=True)
