@@ -92,7 +92,7 @@ def test_random_scale_divides_depth_and_keeps_what_is_ignored():
 def test_of_a_line_of_pixels_one_is_left(size):
     thin = {"image": np.zeros((*size, 3), np.uint8), "semseg": np.zeros(size, np.uint8)}
     for result in (
-        transforms.random_scale(thin, np.random.default_rng(0), low=0.1, high=0.1),
+        transforms.random_scale(thin, np.random.default_rng(0), KNOWN, low=0.1, high=0.1),
         transforms.fit(thin, (6, 6)),
     ):
         assert result["semseg"].shape == result["image"].shape[:2] == tuple(6 if side == 60 else 1 for side in size)

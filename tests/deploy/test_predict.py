@@ -10,7 +10,7 @@ from PIL import Image
 import sak
 from sak.deploy.pictures import find_shots, read_shots
 from sak.errors import UserError
-from sak.tasks.base import palette
+from sak.tasks.description import voc_palette
 
 RNG = np.random.default_rng(0)
 TASKS = {"semseg", "human_parts", "saliency", "normals", "edge"}
@@ -41,7 +41,7 @@ def test_a_folder_of_predictions(trained, photos, tmp_path, call_tool):
     labels = Image.open(out / "semseg/deep/c.png")
     assert labels.mode == "P"
     assert np.array_equal(np.asarray(labels), prediction["semseg"])
-    assert labels.getpalette()[: 21 * 3] == palette(21)[:21].flatten().tolist()
+    assert labels.getpalette()[: 21 * 3] == voc_palette(21).flatten().tolist()
     edges = np.asarray(Image.open(out / "edge/deep/c.png"))
     assert np.abs(edges.astype(float) - 255 * prediction["edge"]).max() <= 1.01
     normals = np.asarray(Image.open(out / "normals/deep/c.png")) / 127.5 - 1
