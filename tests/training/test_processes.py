@@ -202,9 +202,9 @@ def test_two_processes_agree_about_what_is_learned_beside_the_student(runs):
 
 
 def shape(state):
-    """A state with shapes and types in place of what it holds."""
+    """A state with shapes and types in place of what it holds: a process's share of a tensor is no tensor."""
     if isinstance(state, torch.Tensor):
-        return state.dtype, tuple(state.shape), state.device.type
+        return type(state), state.dtype, tuple(state.shape), state.device.type
     if isinstance(state, dict):
         return {key: shape(value) for key, value in state.items()}
     return [shape(value) for value in state] if isinstance(state, list) else type(state)
