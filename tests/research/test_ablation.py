@@ -214,7 +214,7 @@ def test_bad_command_lines(committee, capsys, tmp_path):
         (committee, "--vary", "student.router"): "is not of the form KEY=VALUE,VALUE",
         (committee, "--routers", "sum", "--baseline", "best"): "none of the variants",
         (tmp_path / "nothing.yaml",): "no config file",
-        (tmp_path,): "give a config, or a run or bundle and --select",
+        (tmp_path,): "is no config: give one, or a run or bundle and --select",
         (tmp_path / "run", "--select"): "is no run directory",
     }.items():
         assert ablate(*arguments) == 2
