@@ -12,6 +12,8 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
+import sak
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "common_jobs.md").read_text(encoding="utf-8")
 FEW = ["stages.distill.steps=2", "stages.multitask.steps=2", "stages.multitask.evaluate_every=null",
@@ -60,7 +62,11 @@ def test_every_job_runs_as_it_stands(place, call_tool, capsys):
     assert described["semseg"]["classes"] == ["background", "person", "animal", "vehicle", "thing"]
     teachers = json.loads((place / "runs/pyramid/student/config.json").read_text())["teachers"]
     assert [name for name, _ in teachers] == ["dinov2", "clip", "sam", "mine"]
-    assert len(list((place / "predictions" / "semseg").rglob("*.png"))) == 3
+    (first, *_) = found = sorted((place / "predictions" / "semseg").rglob("*.png"))
+    assert len(found) == 3
+    prediction = sak.Predictor(place / "runs/street")(next((place / "photos").iterdir()))
+    assert prediction.classes == {"semseg": ["background", "person", "animal", "vehicle", "thing"]}
+    assert np.asarray(Image.open(first)).max() < 5
     assert "tuned" in (place / "comparison" / "comparison.md").read_text()
     runpy.run_path(str(place / "features.py"))
     assert capsys.readouterr().out.strip() == str([(2, 128, 12, 12)] * 4)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import sak
-from sak.data.transforms import for_evaluation
+from sak.data.transforms import finish, packed_for_evaluation
 from sak.deploy.pictures import find_shots, pixels_of
 from sak.deploy.prediction import Prediction
 from sak.errors import UserError
@@ -20,6 +20,11 @@ from sak.plotting import pixels
 from sak.tasks.depth import Depth
 
 RNG = np.random.default_rng(0)
+
+
+def evaluated(picture, height, width):
+    """The image as an evaluation gives it to the student."""
+    return finish(packed_for_evaluation({"image": picture}, (height, width), {}))["image"]
 
 
 def noise(*size):
@@ -38,7 +43,7 @@ def test_a_picture_that_fits_is_predicted_as_in_an_evaluation(predictor, size):
     picture = noise(*size)
     prediction = predictor(picture)
     with torch.no_grad():
-        output = predictor.student(for_evaluation({"image": picture}, (96, 96))["image"][None])
+        output = predictor.student(evaluated(picture, 96, 96)[None])
     top, left = (96 - size[0]) // 2, (96 - size[1]) // 2
     inside = (..., slice(top, top + size[0]), slice(left, left + size[1]))
     raw = {task: maps[0][inside] for task, maps in output.predictions.items()}
@@ -74,7 +79,7 @@ def test_a_whole_picture_goes_through_at_once(trained):
     prediction = sak.Predictor(trained, whole=True)(picture)
     student = sak.Student.from_pretrained(trained / "student").eval()
     with torch.no_grad():
-        image = for_evaluation({"image": picture}, (112, 144))["image"]
+        image = evaluated(picture, 112, 144)
         edge = student(image[None]).predictions["edge"][0, 0, 6:106, 7:137].sigmoid()
     np.testing.assert_allclose(prediction["edge"], edge, atol=1e-6)
 
@@ -85,7 +90,7 @@ def test_a_picture_that_is_shrunk_has_maps_of_its_own_size(trained):
     small = cv2.resize(picture, (90, 60), interpolation=cv2.INTER_AREA)
     student = sak.Student.from_pretrained(trained / "student").eval()
     with torch.no_grad():
-        raw = student(for_evaluation({"image": small}, (96, 96))["image"][None]).predictions
+        raw = student(evaluated(small, 96, 96)[None]).predictions
     raw = {task: maps[:, :, 18:78, 3:93] for task, maps in raw.items()}
     edge = torch.nn.functional.interpolate(raw["edge"], (200, 300), mode="bilinear")[0, 0].sigmoid()
     np.testing.assert_allclose(prediction["edge"], edge, atol=1e-5)

@@ -108,7 +108,7 @@ def test_gradnorm_follows_its_algorithm():
 def test_gradnorm_gives_more_to_a_task_that_learns_slowly(alpha, direction):
     """By hand: both gradients have the norm 0.3, and the losses are 4 and 4, then 8 and 2."""
     shared = nn.Parameter(torch.ones(2))
-    balance = GradNorm(TASKS[:2], 0.05, shared, alpha)
+    balance = GradNorm(list(TWO), 0.05, shared, alpha)
     for values in ((4.0, 4.0), (8.0, 2.0)):
         balance({task: 0.3 * w + value - 0.3 for task, w, value in zip(TASKS, shared, values, strict=False)})
         balance.step()
@@ -119,7 +119,7 @@ def test_gradnorm_gives_more_to_a_task_that_learns_slowly(alpha, direction):
 
 def test_no_weight_of_gradnorm_falls_below_the_smallest():
     shared = nn.Parameter(torch.ones(2))
-    balance = GradNorm(TASKS[:2], 5.0, shared)
+    balance = GradNorm(list(TWO), 5.0, shared)
     balance({"semseg": 3 * shared[0], "normals": 0.1 * shared[1]})
     balance.step()  # Adam's first step moves each by its rate: to -4, which is lifted to 0.001, and to 6
     assert balance.weights.tolist() == pytest.approx([2 * 0.001 / 6.001, 2 * 6 / 6.001], rel=1e-4)
