@@ -145,7 +145,9 @@ def test_what_is_no_bundle_of_ours_is_one_sentence(bundle, case):
 @pytest.mark.parametrize(
     "place", ["nowhere", "/no/such/place", "a/b/c", "", "a b/c", "../x", "https://huggingface.co/a/b"]
 )
-def test_a_place_that_is_none_is_told_at_once(place, monkeypatch):
+def test_a_place_that_is_none_is_told_at_once(place, monkeypatch, tmp_path):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")  # beside which there is nothing
     monkeypatch.setattr(hub, "reachable", None)  # must not be asked
     with pytest.raises(hub.BundleError, match="is no bundle: give a directory with config"):
         Student.from_pretrained(place)
