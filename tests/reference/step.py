@@ -45,6 +45,9 @@ def training_step(student, teachers, optimizer, batch, clip=None):
     """
     optimizer.zero_grad()
     predictions, paths, _ = student(batch["image"])
+    # Losses in float32, whatever the student computes in.
+    predictions = {name: values.float() for name, values in predictions.items()}
+    paths = {name: [level.float() for level in levels] for name, levels in paths.items()}
     losses = {f"task/{t}": WEIGHTS[t] * task_loss(t, output, batch[t]) for t, output in predictions.items()}
     for name, teacher in teachers.items():
         for level, (path, feature) in enumerate(zip(paths[name], teacher(batch["image"]), strict=True)):
