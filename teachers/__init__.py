@@ -1,12 +1,12 @@
 """Frozen vision foundation models: one file is one family, and `build` imports it when it is asked for."""
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sak.config.own_classes import NoSuchModule, NoSuchName, attribute_of
 from sak.errors import UserError
 from teachers.base import Teacher, TeacherSpec, drawing, unknown
 from teachers.committee import Committee
@@ -44,17 +44,20 @@ def build(name: str, spec: TeacherSpec | Mapping[str, Any]) -> Teacher | MultiSc
 def _family(name: str, family: str) -> Callable[[str, TeacherSpec], Teacher]:
     if family not in FAMILIES and ":" not in family:
         raise UserError(f"teacher {name}: {unknown('family', family, FAMILIES)}")
-    module, _, attribute = FAMILIES.get(family, family).partition(":")
+    entry = FAMILIES.get(family, family)
+    module, _, attribute = entry.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
+        found = attribute_of(entry)
+    except NoSuchModule as error:
         raise UserError(
-            f"teacher {name}: there is no module {error.name} for family {family}; install it or put its folder on "
+            f"teacher {name}: there is no module {error} for family {family}; install it or put its folder on "
             "PYTHONPATH."
         ) from error
-    except AttributeError as error:
+    except NoSuchName as error:
+        if not (module and attribute):
+            raise UserError(
+                f"teacher {name}: family is {family!r}, but must be package.module:Class for a class of your own"
+            ) from error
         raise UserError(f"teacher {name}: module {module} has no {attribute}; family is {family}.") from error
     if not (isinstance(found, type) and issubclass(found, Teacher)):
         raise UserError(f"teacher {name}: {family} is not a subclass of teachers.Teacher.")

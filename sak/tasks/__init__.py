@@ -1,11 +1,11 @@
 """The tasks. A new one is a file beside these and a line in ``TASKS``, or ``package.module:Class`` in a config."""
 
-import importlib
 import inspect
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from sak.config.own_classes import NoSuchModule, NoSuchName, attribute_of
 from sak.errors import UserError
 from sak.tasks.base import HIGHER, LOWER, Task, palette
 from sak.tasks.depth import Depth
@@ -96,14 +96,12 @@ def imported(entry: str, base: type, key: str) -> type:
     if not (module and name):
         raise UserError(f"{key} is {entry!r}, but must be package.module:Class for a class of your own")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise  # the module is there, but something that it imports is not
+        found = attribute_of(entry)
+    except NoSuchModule as error:
         raise UserError(
-            f"{key}: there is no module {error.name} for {entry}; install it or put its folder on PYTHONPATH"
+            f"{key}: there is no module {error} for {entry}; install it or put its folder on PYTHONPATH"
         ) from error
-    except (AttributeError, TypeError) as error:  # of a module whose name begins with a point, too
+    except NoSuchName as error:
         raise UserError(f"{key}: module {module} has no {name!r}; {key} is {entry}") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise UserError(f"{key}: {entry} is no subclass of {base.__module__}.{base.__qualname__}")

@@ -67,6 +67,9 @@ def test_what_is_not_a_teacher(outside):
         ("my_vision_package.pools:NoTeacher", "is not a subclass of teachers.Teacher"),
         ("my_vision_package.ponds:Pools", r"there is no module my_vision_package\.ponds"),
         ("nobody_has_this:Pools", "there is no module nobody_has_this"),
+        (":Pools", "family is ':Pools', but must be package.module:Class"),
+        ("my_vision_package.pools:", "family is .*, but must be package.module:Class"),
+        (".pools:Pools", r"module \.pools has no Pools"),
         ("tim", r"unknown family 'tim'; did you mean timm\?"),
     ):
         with pytest.raises(UserError, match=f"teacher t: .*{message}"):
