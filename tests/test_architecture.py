@@ -16,6 +16,7 @@ ROOMS = (
     "sak.deploy",
     "sak.evaluation",
     "sak.bundles",
+    "sak.adaptation",
     "sak.distillation",
     "teachers",
     "sak.data",

@@ -10,7 +10,6 @@ from torch import nn
 import teachers
 from sak.errors import UserError
 from teachers import MultiScale
-from teachers.multiscale import cut, stitch
 
 TINY = teachers.TeacherSpec(
     family="dinov2",
@@ -96,13 +95,6 @@ def test_sam_tiles_meet_at_whole_patches():
     (expected,) = reference(plain, images, (32, 24), [2], "last")
     assert ours.shape == (2, 48, 8, 6)
     torch.testing.assert_close(ours[:, 24:], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_stitch_undoes_cut():
-    images = torch.rand(2, 3, 6, 9)
-    assert cut(images, 3).shape == (18, 3, 2, 3)
-    torch.testing.assert_close(cut(images, 3)[1], images[0, :, :2, 3:6])
-    torch.testing.assert_close(stitch(cut(images, 3), 3), images)
 
 
 def test_built_from_the_specification():
