@@ -110,7 +110,8 @@ def choose_trained_weights(student: Student, stage: str, distils: bool) -> None:
     for part in (student.heads, student.routers):
         part.requires_grad_(stage == "multitask")
     beyond = student.levels[-1] + 1  # the first block whose output nobody reads
-    student.stem.vit.blocks[beyond:].requires_grad_(False)
+    for block in student.stem.blocks_after(student.levels[-1]):
+        block.requires_grad_(False)
     for path in student.paths.values():
         path.aligners.requires_grad_(distils)
         if isinstance(path, AdapterPath):
