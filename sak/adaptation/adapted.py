@@ -4,14 +4,15 @@ Shapes: B batch, N tokens, D width, K tasks, H,W image, h,w token grid.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 import teachers
 from sak.adaptation.frozen import BackboneStem, Frozen
 from sak.adaptation.losa import LoSA
-from sak.adaptation.tuned import TUNING, Tuned
+from sak.adaptation.tuned import Tuned
+from sak.config.schema import METHODS
 from sak.student import BundleError, Student
 from sak.student.draws import Draws
 from sak.student.head import build_head
@@ -21,8 +22,6 @@ from teachers import MultiScale, Teacher
 from teachers.base import RANDOM
 from teachers.fingerprints import weights_hash
 
-FROZEN = ("linear", "losa")  # methods that leave the backbone as it is
-METHODS = (*FROZEN, *TUNING)
 BACKBONE = "stem.backbone."  # what the names of its weights begin with
 
 
@@ -43,6 +42,10 @@ class Adapted(Student):
         rank: of losa's and lora's maps, and the inner width of adapters.
         levels: of losa, those of the backbone's levels that the heads read; None: all.
         heads, descriptions: as of ``Student``.
+
+    Attributes:
+        method: as given.
+        origin: SHA-256 of the backbone's weights as it was built, "" on `meta`.
 
     Raises:
         UserError: the backbone cannot be had, or the method does not go with it.
@@ -70,7 +73,7 @@ class Adapted(Student):
         teacher = teachers.build(backbone["name"], backbone["spec"])
         # As in a student: lists of pairs keep their order in config.json.
         self._hub_mixin_config["tasks"] = list(tasks.items())
-        self._hub_mixin_config["backbone"] = _identified(teacher, backbone, method)
+        self._hub_mixin_config["backbone"], self.origin = _identified(teacher, backbone, method)
         with draws.of("stem"):
             if method == "linear":
                 self.stem = Frozen(teacher)
@@ -78,7 +81,7 @@ class Adapted(Student):
                 self.stem = LoSA(teacher, rank, levels=levels, grid=teacher.grid(*image_size))
             else:
                 self.stem = Tuned(teacher, method, rank, image_size)
-        self.levels = tuple(self.stem.levels)
+        self.method, self.levels = method, tuple(self.stem.levels)
         self.paths, self.routers, self.heads = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.sources = ("stem",)
         self._mix = plain_sum
@@ -130,6 +133,10 @@ class Adapted(Student):
             self.warned = warned_of_range(images)
         return self.stem(images) if maps is None else self.stem(images, maps)
 
+    @property
+    def backbone(self) -> Teacher | MultiScale:
+        return cast(Teacher | MultiScale, self.stem.backbone)
+
     def set_image_size(self, image_size: Sequence[int]) -> None:
         """Nothing in it has a size: weights of the token mixing are resized on the fly."""
         self._hub_mixin_config["image_size"] = list(image_size)
@@ -160,22 +167,23 @@ class Adapted(Student):
         return super()._from_pretrained(config=config, **arguments)
 
 
-def _identified(teacher: Teacher | MultiScale, reference: Mapping, method: str) -> dict:
-    """What a bundle says of its backbone. One that is trained as a whole is in the bundle: its start does not matter.
+def _identified(teacher: Teacher | MultiScale, reference: Mapping, method: str) -> tuple[dict, str]:
+    """What a bundle says of its backbone, and the SHA-256 of its weights.
+
+    A backbone that is trained as a whole is in the bundle, which then names no other weights.
 
     Raises:
         BundleError: the weights are not those that are asked for.
     """
     spec, wanted = dict(reference["spec"]), reference.get("sha256")
+    # On `meta`, where a plan is made, there are no weights.
+    found = "" if next(teacher.parameters()).is_meta else weights_hash(teacher)
     if method == "full":
-        return {"name": teacher.name, "spec": {**spec, "weights": RANDOM}, "sha256": None}
-    if next(teacher.parameters()).is_meta:  # of a plan, which has no weights
-        return {"name": teacher.name, "spec": spec, "sha256": wanted}
-    found = weights_hash(teacher)
+        return {"name": teacher.name, "spec": {**spec, "weights": RANDOM}, "sha256": None}, found
     if wanted not in (None, found):
         raise BundleError(
             f"was trained on a backbone {teacher.name} whose weights have the SHA-256 {wanted[:16]}, but those found "
             f"({teacher.report or 'untrained'}) have {found[:16]}: put the right ones in their place, or name it as "
             "backbone.spec.weights in its config.json"
         )
-    return {"name": teacher.name, "spec": spec, "sha256": found}
+    return {"name": teacher.name, "spec": spec, "sha256": found}, found

@@ -8,16 +8,27 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.init import zeros_
+from torch.nn import functional as F
 
 from sak.adaptation.frozen import BackboneStem
 from sak.errors import UserError
-from sak.student.adapter import Adapter
 from teachers import MultiScale, Teacher
 
-TUNING = ("lora", "adapter", "bitfit", "full")
 QUERIES = ("qkv",)  # the layer of the attention that LoRA changes ...
 FIRST_OF_MLP = ("fc1", "c_fc", "lin1")  # ... and this one where a family computes its attention without calling it
+
+
+class Bottleneck(nn.Module):
+    """z + W_up GELU(W_down z), which begins as z."""
+
+    def __init__(self, width: int, rank: int):
+        super().__init__()
+        self.down, self.up = nn.Linear(width, rank), nn.Linear(rank, width)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z + self.up(F.gelu(self.down(z)))
 
 
 class Tuned(BackboneStem):
@@ -34,7 +45,7 @@ class Tuned(BackboneStem):
 
     Args:
         teacher: is changed in place.
-        method: of `TUNING`.
+        method: one of the four.
         size: (H, W) of an image, with which is seen what the levels depend on.
 
     Raises:
@@ -124,7 +135,5 @@ def _add_adapters(teacher: Teacher, called: dict[str, nn.Module], rank: int) -> 
     if not (places := _named(called, ("mlp",))):
         raise UserError(f"adapter finds no block with an MLP in {teacher.name}")
     for name in places:
-        adapter = Adapter(teacher.dims[0], teacher.dims[0] // rank)
-        zeros_(adapter.up.weight)
-        teacher.set_submodule(name, nn.Sequential(called[name], adapter))
+        teacher.set_submodule(name, nn.Sequential(called[name], Bottleneck(teacher.dims[0], rank)))
     teacher.eval()

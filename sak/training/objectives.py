@@ -65,6 +65,7 @@ def multitask(
     balance: float = 0.0,
     task_balance: TaskBalance | None = None,
     watch: Callable[[StudentOutput], None] | None = None,
+    known: Features | None = None,
 ) -> Objective:
     """Stage 2: the weighted task losses plus alpha times the distillation (SAK, arXiv 2410.14633).
 
@@ -74,10 +75,15 @@ def multitask(
         balance: weight of the routers' balance terms, ``router.importance_cv2``, summed over tasks and levels.
         task_balance: weighs the task losses, which it learns from; the terms are those without its weights.
         watch: is handed every output of the student.
+        known: what the student's frozen backbone makes of a batch, {its name: maps}; None where it computes that.
     """
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
-        output = student(batch["image"])
+        if known is None:
+            output = student(batch["image"])
+        else:
+            (maps,) = known(batch).values()
+            output = student(batch["image"], maps=maps)
         if watch is not None:
             watch(output)
         terms = {
