@@ -61,10 +61,10 @@ def _shown(step: Step | None, what: str) -> str:
 
 def _notes(table: Table, steps: int) -> str:
     notes = [
-        f"Step: the median of {steps} training steps on noise, with heads and losses (on a CPU, seconds of its cores, all together); cached: with the backbone's "
-        "features at hand; peak: what the process had in memory at once, its libraries too (on a GPU: what was "
-        "allocated). Alone: without heads, the method by itself. Each was measured in a process of its own, one after "
-        "another."
+        f"Step: the median of {steps} training steps on noise, with heads and losses, in seconds (on a CPU those of "
+        "its cores, all together); cached: with the backbone's features at hand; peak: what the process had in memory "
+        "at once, its libraries too (on a GPU: what was allocated). Alone: without heads, the method by itself. Each "
+        "method was measured in a process of its own, one after another."
     ]
     if table.reference:
         notes.append(
