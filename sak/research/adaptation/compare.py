@@ -165,7 +165,9 @@ class Comparison:
     def _train(self) -> dict[str, str]:
         """{run: why it failed}; the others go on."""
         failed = {}
-        runs = [run for name in self.names for run in self._runs(name) if not run.directory.finished]
+        # Seed by seed, so that what has been interrupted compares all methods by the seeds it has.
+        of_seeds = zip(*(self._runs(name) for name in self.names), strict=True)
+        runs = [run for of_seed in of_seeds for run in of_seed if not run.directory.finished]
         for number, run in enumerate(runs, start=1):
             print(f"comparison, run {number} of {len(runs)}: {run.name}", flush=True)
             try:
