@@ -31,6 +31,7 @@ from sak.training.train import train
 FACTOR = "method"
 S2 = "_s2"  # ends the name of a method on features at several scales
 STUDENT = "student"
+OURS = {".lock", "configs", "runs", "costs.json", *(f"comparison.{form}" for form in ("md", "json", "png"))}
 ALL = tuple(name for method in METHODS for name in ((method, f"{method}{S2}") if method in FROZEN else (method,)))
 
 
@@ -103,8 +104,18 @@ class Comparison:
         # Which puts the config itself before all others, and knows which of them it stands for.
         self.ablation = Ablation(config, overrides, chosen, seeds, baseline, place)
         self.output = self.ablation.output
+        self._check_output()
         self.tasks = build_tasks(first.data)
         self.students = [self._student(place, first) for place in students]
+
+    def _check_output(self) -> None:
+        """
+        Raises:
+            UserError: what lies where the comparison writes has not been written by one.
+        """
+        there = {entry.name for entry in self.output.iterdir()} if self.output.is_dir() else set()
+        if there - {".lock"} and not there <= OURS:
+            raise UserError(f"{self.output} is not empty and holds no comparison: choose another --output")
 
     def _student(self, place: str, first: DictConfig) -> RunDirectory:
         file = Path(place) / "config.yaml"
