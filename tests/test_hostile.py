@@ -473,6 +473,8 @@ OTHERS = {
     "pretrain_teachers sam --data folder --seed -1": "no whole number from 0",
     "pretrain_teachers sam --data folder --threads 0": "no whole number from 1",
     "pretrain_teachers sam --data folder --init nowhere": "no weights file nowhere",
+    "pretrain_teachers sam --data folder --width 64": "sam has one width",
+    "pretrain_teachers vit --data folder --width 50": "no multiple of the 4 heads",
     "benchmark": "required: section",
     "benchmark flight": "invalid choice: 'flight'",
     "benchmark metrics --threads 0": "no whole number from 1",
