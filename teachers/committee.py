@@ -25,6 +25,13 @@ class Committee(nn.Module):
         self.members = nn.ModuleDict({name: teachers.build(name, spec) for name, spec in specs.items()})
         self.eval()
 
+    @classmethod
+    def of(cls, members: Mapping[str, Teacher | MultiScale]) -> "Committee":
+        """Of teachers that are built."""
+        committee = cls({})
+        committee.members.update(members)
+        return committee
+
     def __getitem__(self, name: str) -> Teacher | MultiScale:
         return dict(self.items())[name]
 

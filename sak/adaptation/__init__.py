@@ -4,11 +4,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sak.adaptation.adapted import Adapted
+    from sak.adaptation.losa import LoSA
     from teachers.s2 import S2
 
-__all__ = ["S2"]
+__all__ = ["S2", "Adapted", "LoSA"]
 
-_HOMES = {"S2": "teachers.s2"}
+_HOMES = {"Adapted": "sak.adaptation.adapted", "LoSA": "sak.adaptation.losa", "S2": "teachers.s2"}
 
 
 def __getattr__(name: str) -> object:

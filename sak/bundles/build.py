@@ -8,10 +8,12 @@ from torch import nn
 from tqdm import tqdm
 
 from sak import data
+from sak.adaptation import Adapted
+from sak.bundles.adapted import build_adapted, describe_adapted
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.bundles.tasks import records
-from sak.config.derived import CHANGES, distils, image_size, left_out, unlabelled
-from sak.config.schema import STAGES, DataConfig, plain, teacher_spec
+from sak.config.derived import CHANGES, distils, image_size, left_out, model_spec, unlabelled
+from sak.config.schema import STAGES, DataConfig, plain
 from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import CentreCrops, Images, find_images
@@ -40,7 +42,7 @@ def build_committee(config: DictConfig, names: Sequence[str] | None = None) -> C
     """The config's teachers, all of them or those that are named."""
     chosen = list(config.teachers if names is None else names)
     check_model_names(chosen)
-    return Committee({name: teacher_spec(config.teachers[name]) for name in chosen})
+    return Committee({name: model_spec(config, name) for name in chosen})
 
 
 def check_model_names(names: Iterable[str]) -> None:
@@ -116,7 +118,8 @@ def build_pictures(config: DictConfig, split: str) -> Archive | CentreCrops:
 
 
 def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapping[str, Sequence[int]]) -> Student:
-    """A student with random weights, for images of the size of the first stage that it goes through.
+    """A student with random weights, for images of the size of the first stage that it goes through; or what the
+    config's ``stages.multitask.method`` has in its place.
 
     Each part's weights depend on the config's seed and the part alone, so that students of one seed with other
     teachers or tasks share the start of what they have in common.
@@ -139,6 +142,10 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
     # Weights from a run of the first stage have its image size, and are drawn and resized as in a run of both stages.
     distilled = not left_out(config.stages.distill) or config.student.weights is not None
     torch.manual_seed(config.seed)
+    if config.stages.multitask.method is not None:
+        adapted = build_adapted(config, chosen, {name: heads.get(name, head) for name in chosen})
+        adapted.activation_checkpointing = activation_checkpointing
+        return adapted
     try:
         student = Student(
             **options,
@@ -180,6 +187,8 @@ def start_from_weights(student: Student, config: DictConfig) -> str:
     Raises:
         UserError: the weights cannot be had, or do not fit.
     """
+    if isinstance(student, Adapted):
+        return describe_adapted(student)
     fresh: list[str] = []
     if config.student.weights is not None:
         fresh = load_distilled(student, config.student.weights, drop_aligners=config.student.aligner is False)

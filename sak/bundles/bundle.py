@@ -7,11 +7,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
+
+from sak.adaptation import Adapted
 from sak.errors import UserError
-from sak.files import replacing_directory
+from sak.files import read_json, replacing_directory
 from sak.student import BundleError, Student
 from sak.student.growth import fold
-from sak.student.hub import CONFIG
+from sak.student.hub import CONFIG, asked_only_if_reachable
 from sak.tensors import writing_safetensors
 
 
@@ -33,16 +36,29 @@ def find_bundle(place: str | os.PathLike) -> Path:
 
 
 def load_bundle(source: str | Path) -> Student:
-    """The student of a bundle, or of its id on the hub, in eval mode.
+    """The student of a bundle, or of its id on the hub, in eval mode; of a backbone with heads, that one.
 
     Raises:
         UserError: it cannot be had, or is corrupt.
     """
     try:
         with contextlib.redirect_stdout(None):  # the hub's client announces what it does
-            return Student.from_pretrained(source).eval()
+            return _kind(source).from_pretrained(source).eval()
     except BundleError as error:
         raise UserError(str(error)) from error
+
+
+def _kind(source: str | Path) -> type[Student]:
+    """What is in a bundle, as its config.json has it; a student where that cannot be had, which reading it will say."""
+    with contextlib.suppress(Exception):  # of json, the hub and its client
+        if os.path.isdir(source):
+            file = os.path.join(source, CONFIG)
+        else:
+            with asked_only_if_reachable():
+                file = hf_hub_download(str(source), CONFIG)
+        if "backbone" in read_json(Path(file)):
+            return Adapted
+    return Student
 
 
 def save_bundle(

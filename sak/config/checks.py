@@ -6,7 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sak.config.derived import CHANGES, change, left_out, trained_beside
 from sak.config.ranges import MODEL_NAME, NAME, rules
-from sak.config.schema import LOSSES, PRECISIONS, STAGES, STANDARDISATIONS, TASK_BALANCES
+from sak.config.schema import LOSSES, METHODS, PRECISIONS, STAGES, STANDARDISATIONS, TASK_BALANCES
 from sak.errors import UserError
 
 Require = Callable[[bool, str, str], None]  # a condition, the key that breaks it, what its value must be
@@ -19,6 +19,7 @@ CHOICES = {
     **{f"stages.{stage}.standardise": STANDARDISATIONS for stage in STAGES},
     **{f"{part}.optim.schedule": ("cosine", "poly") for part in ("stages.distill", "stages.multitask", "probe")},
     "stages.multitask.task_balance": TASK_BALANCES,
+    "stages.multitask.method": (None, *METHODS),
     "cache.dtype": ("float16", "int8"),
 }
 
@@ -41,7 +42,8 @@ def check(config: DictConfig, where: str) -> None:
     for key, value, rule in rules(config):
         require(rule.holds(value), key, rule.says)
     for key, choices in CHOICES.items():
-        known = " or ".join(choices) if len(choices) == 2 else f"one of {', '.join(choices)}"
+        names = ["null" if choice is None else choice for choice in choices]
+        known = " or ".join(names) if len(names) == 2 else f"one of {', '.join(names)}"
         require(OmegaConf.select(config, key) in choices, key, known)
     for kind, models in (("teachers", config.teachers), ("probe.extra", config.probe.extra)):
         for name in models:
@@ -53,6 +55,7 @@ def check(config: DictConfig, where: str) -> None:
     for name in config.stages:
         _check_stage(config.stages[name], f"stages.{name}", where)
     _check_multitask(config, require)
+    _check_adaptation(config, require)
     _check_cache(config, require)
     _check_probe(config, require, where)
 
@@ -107,6 +110,28 @@ def _check_multitask(config: DictConfig, require: Require) -> None:
         "stages.multitask.evaluate_every",
         "a number of steps, as keep_best is set",
     )
+
+
+def _check_adaptation(config: DictConfig, require: Require) -> None:
+    settings, method = config.adaptation, config.stages.multitask.method
+    if method is None:
+        return
+    why = f"as stages.multitask.method is {method}"
+    known = ", ".join(config.teachers) or "none"
+    require(settings.backbone in config.teachers, "adaptation.backbone", f"one of the teachers ({known}), {why}")
+    require(left_out(config.stages.distill), "stages.distill.steps", f"0, {why}: there is no student to distil")
+    require(config.student.weights is None, "student.weights", f"null, {why}: there is no student to start from")
+    require(config.stages.multitask.balance == 0, "stages.multitask.balance", f"0, {why}: there are no routers")
+    require(config.stages.multitask.task_balance != "gradnorm", "stages.multitask.task_balance", f"another, {why}")
+    require(config.distributed == "ddp", "distributed", f"ddp, {why}")
+    if settings.taps is not None:
+        levels = list(config.teachers[settings.backbone].levels)
+        require(method == "losa", "adaptation.taps", f"null, {why}: they are of losa")
+        require(
+            set(levels) <= set(settings.taps),
+            "adaptation.taps",
+            f"blocks with the backbone's levels {levels} among them",
+        )
 
 
 def _check_cache(config: DictConfig, require: Require) -> None:

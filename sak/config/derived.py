@@ -1,8 +1,10 @@
 """What a config asks for by several keys at once: stages, steps, sizes, and the teachers that take part."""
 
+import dataclasses
+
 from omegaconf import DictConfig
 
-from sak.config.schema import STAGES
+from sak.config.schema import FROZEN, STAGES, TeacherSpec, teacher_spec
 
 CHANGES = ("add", "update", "remove")  # of a teacher of a trained student
 
@@ -15,10 +17,33 @@ def change(config: DictConfig) -> tuple[str, str] | None:
 
 def taught_by(config: DictConfig) -> list[str]:
     """The teachers that a training asks."""
+    if config.stages.multitask.method is not None:
+        return []
     if (changed := change(config)) is None:
         return list(config.teachers)
     what, teacher = changed
     return [] if what == "remove" else [teacher]
+
+
+def frozen_backbone(config: DictConfig) -> str | None:
+    """The teacher that a training reads as a frozen backbone."""
+    return config.adaptation.backbone if config.stages.multitask.method in FROZEN else None
+
+
+def model_spec(config: DictConfig, name: str) -> TeacherSpec:
+    """That of a teacher; of a backbone, with the blocks that are read of it as its levels."""
+    spec, taps = teacher_spec(config.teachers[name]), config.adaptation.taps
+    if name == frozen_backbone(config) and taps is not None:
+        return dataclasses.replace(spec, levels=list(taps))
+    return spec
+
+
+def asks(config: DictConfig, stage: str) -> list[str]:
+    """The frozen models whose features of its training images a stage reads."""
+    if distils(config, stage):
+        return taught_by(config)
+    backbone = frozen_backbone(config)
+    return [backbone] if backbone and stage == "multitask" and not left_out(config.stages.multitask) else []
 
 
 def trained_beside(config: DictConfig) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 
 from sak.config.schema import (
+    AdaptationConfig,
     CacheConfig,
     Config,
     DataConfig,
@@ -140,6 +141,7 @@ RANGES: dict[type, dict[str, Rule]] = {
         "task_balance_lr": POSITIVE,
         "gradnorm_alpha": NOT_NEGATIVE,
     },
+    AdaptationConfig: {"rank": whole(1), "taps": increasing("blocks of the backbone")},
     EvaluationConfig: {"batch_size": whole(1, beside=", or null for as many as the second stage trains on at once")},
     CacheConfig: {"views": whole(1, beside=", or null for new views in each epoch")},
     ProbeConfig: {

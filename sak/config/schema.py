@@ -17,6 +17,8 @@ LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
 STANDARDISATIONS = ("none", "phi_s", "ema")
 TASK_BALANCES = ("none", "uncertainty", "gradnorm")
 PRECISIONS = ("fp32", "bf16", "fp16")
+FROZEN = ("linear", "losa")  # methods that leave their backbone as it is
+METHODS = (*FROZEN, "lora", "adapter", "bitfit", "full")
 
 # Keys that say where something lies, which may be written in many ways, and not what it is.
 LOCATIONS = ("output", "data.root", "student.weights", "student.path", "stages.distill.images", "cache.path")
@@ -193,12 +195,24 @@ class MultitaskConfig(StageConfig):
     task_balance: str = "none"  # weights of the task losses that are learned: none, uncertainty or gradnorm
     task_balance_lr: float = 0.01  # of these weights
     gradnorm_alpha: float = 1.5  # the larger, the more a task that learns slowly is preferred
+    # Instead of the student, a pre-trained backbone under the same heads, used in one of the ways of METHODS
+    # (docs/losa.md); null: the student
+    method: str | None = None
 
 
 @dataclass
 class StagesConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     multitask: MultitaskConfig = field(default_factory=MultitaskConfig)
+
+
+@dataclass
+class AdaptationConfig:
+    """Of ``stages.multitask.method``: what it adapts, and how much of it."""
+
+    backbone: str | None = None  # a teacher of `teachers`, also one with scales, or one of the family student
+    rank: int = 8  # of losa's and lora's matrices; inner width of adapters
+    taps: list[int] | None = None  # of losa: blocks that its side network reads; null: the teacher's levels
 
 
 @dataclass
@@ -255,6 +269,7 @@ class Config:
     student: StudentConfig = field(default_factory=StudentConfig)
     teachers: dict[str, TeacherSpec] = field(default_factory=dict)
     stages: StagesConfig = field(default_factory=StagesConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)

@@ -4,6 +4,7 @@ What a resumed run sees is what it would have seen: features are used as they ar
 what a teacher computes together does not depend on when a run was killed.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from sak.config.derived import distils, image_size
+from sak.config.derived import asks, image_size, model_spec
 from sak.config.schema import mixed_precision, plain
 from sak.data.archive import Archive
 from sak.data.images import Images
@@ -112,8 +113,8 @@ class CachedFeatures:
 
 
 def stage_is_cached(config: DictConfig, stage: str) -> bool:
-    """Whether the stage takes part, asks teachers, and keeps what they say."""
-    return config.cache.path is not None and stage in config.cache.stages and distils(config, stage)
+    """Whether the stage takes part, asks frozen models, and keeps what they say."""
+    return config.cache.path is not None and stage in config.cache.stages and bool(asks(config, stage))
 
 
 def build_caches(
@@ -148,7 +149,7 @@ def build_caches(
     }
     caches = {}
     for name, teacher in committee.items():
-        spec = spec_facts(plain(config.teachers[name]))
+        spec = spec_facts(dataclasses.asdict(model_spec(config, name)))
         del spec["weights"], spec["revision"]  # where the weights are from: what they are is hashed
         caches[name] = TeacherCache(
             Path(config.cache.path) / stage,

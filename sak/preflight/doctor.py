@@ -66,7 +66,9 @@ def diagnose(
 
 def check_weights(config: DictConfig, problems: list[Problem]) -> Iterator[tuple[str, str]]:
     """Facts about the weights of stem and teachers. Local files are read and compared with the model, strictly."""
-    if config.student.weights is not None:
+    if (method := config.stages.multitask.method) is not None:
+        yield "backbone", f"{config.adaptation.backbone}, {method}"
+    elif config.student.weights is not None:
         if not Path(config.student.weights).is_dir():
             detail = f"student.weights is {config.student.weights}, which is no folder"
             problems.append(Problem("config", "student", detail))

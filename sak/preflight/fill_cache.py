@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from sak import data
 from sak.bundles.build import build_committee, build_labelled, build_training_set
-from sak.config.derived import taught_by
+from sak.config.derived import asks
 from sak.config.schema import STAGES
 from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
@@ -44,7 +44,8 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
         raise UserError("nothing to cache: set cache.path, and in cache.stages a stage that takes part and distils")
     accelerator = build_accelerator(config.precision)
     part = part or (accelerator.process_index, accelerator.num_processes)
-    committee = build_committee(config, taught_by(config)).to(accelerator.device)
+    asked = [name for name in config.teachers if any(name in asks(config, stage) for stage in stages)]
+    committee = build_committee(config, asked).to(accelerator.device)
     labelled = functools.cache(lambda: build_labelled(config))
     with accelerator.main_process_first():
         if stages != ["distill"] or config.stages.distill.images is None:

@@ -115,7 +115,7 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
         committee, student = build_without_weights(config, tasks)
     aligners = sum(count(student.path(name).aligners) for name in student.paths)
     parameters = {
-        "stem": count(student.stem),
+        "backbone" if config.stages.multitask.method else "stem": count(student.stem),
         "paths": count(student.paths) - aligners,
         "aligners": aligners,
         "routers": count(student.routers),
@@ -139,7 +139,8 @@ def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tupl
     config.student.pretrained, config.student.weights = False, None
     for spec in config.teachers.values():
         spec.weights = RANDOM
-    committee = build_committee(config, [] if widths is not None else None)
+    adapts = config.stages.multitask.method is not None
+    committee = build_committee(config, [] if widths is not None or adapts else None)
     student = build_student(config, tasks, committee.dims if widths is None else widths)
     if change(config):
         student.freeze(frozen_parts(config, student))

@@ -74,6 +74,10 @@ class Stem(nn.Module):
         _check_divisible((height, width), self.patch_size)
         return height // self.patch_size, width // self.patch_size
 
+    def blocks_after(self, block: int) -> Sequence[nn.Module]:
+        """Those whose outputs nobody reads, where this one is the last level."""
+        return list(self.vit.blocks)[block + 1 :]
+
     def forward(self, images: Tensor, recompute: bool = False) -> list[Tensor]:
         """Normalised images (B,3,H,W) -> tokens [x_0, ..., x_L], each (B, 1+N, D) with the class token first.
 

@@ -65,6 +65,7 @@ def multitask(
     balance: float = 0.0,
     task_balance: TaskBalance | None = None,
     watch: Callable[[StudentOutput], None] | None = None,
+    known: Features | None = None,
 ) -> Objective:
     """Stage 2: the weighted task losses plus alpha times the distillation (SAK, arXiv 2410.14633).
 
@@ -74,10 +75,15 @@ def multitask(
         balance: weight of the routers' balance terms, ``router.importance_cv2``, summed over tasks and levels.
         task_balance: weighs the task losses, which it learns from; the terms are those without its weights.
         watch: is handed every output of the student.
+        known: what the student's frozen backbone makes of a batch, {its name: maps}; None where it computes that.
     """
 
     def objective(student: nn.Module, batch: Mapping) -> tuple[Tensor, dict[str, Tensor]]:
-        output = student(batch["image"])
+        if known is None:
+            output = student(batch["image"])
+        else:
+            (maps,) = known(batch).values()
+            output = student(batch["image"], maps=maps)
         if watch is not None:
             watch(output)
         terms = {
@@ -110,7 +116,8 @@ def choose_trained_weights(student: Student, stage: str, distils: bool) -> None:
     for part in (student.heads, student.routers):
         part.requires_grad_(stage == "multitask")
     beyond = student.levels[-1] + 1  # the first block whose output nobody reads
-    student.stem.vit.blocks[beyond:].requires_grad_(False)
+    for block in student.stem.blocks_after(student.levels[-1]):
+        block.requires_grad_(False)
     for path in student.paths.values():
         path.aligners.requires_grad_(distils)
         if isinstance(path, AdapterPath):

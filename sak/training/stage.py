@@ -166,6 +166,7 @@ class StageTraining:
             settings.balance,
             self.task_balance,
             self.routing.add,
+            self.teaching.known(self.stage),
         )
 
     def _step(self, micro_batches: list[dict], step: int) -> dict[str, Tensor]:

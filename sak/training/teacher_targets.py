@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from omegaconf import DictConfig
 from torch import Tensor
 
-from sak.config.derived import distils
+from sak.config.derived import distils, frozen_backbone
 from sak.data.archive import Archive
 from sak.data.images import Images
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
@@ -21,7 +21,7 @@ from teachers.cache import allocate
 class Teaching:
     """
     Args:
-        committee: the teachers that the training asks; None: there are none.
+        committee: the teachers that the training asks, or the frozen backbone that it reads; None: there are none.
 
     Attributes:
         cached: by stage, of those whose features are kept.
@@ -78,6 +78,10 @@ class Teaching:
                 self.config, stage, self.committee, features, batches, self.accelerator
             )
         return objectives.standardised(features, self.standardisers[kind])
+
+    def known(self, stage: str) -> objectives.Features | None:
+        """What gives the maps that a frozen backbone makes of a batch; None where they are not kept."""
+        return self.cached.get(stage) if frozen_backbone(self.config) else None
 
     def learned(self, images: Tensor) -> Mapping[str, Sequence[Tensor]]:
         """What the first stage's paths learn of images (B, 3, H, W): {teacher: [per level (B, D_t, h, w)]}."""

@@ -7,11 +7,13 @@ stopped.
 import functools
 from contextlib import closing
 from pathlib import Path
+from typing import cast
 
 import torch
 from omegaconf import DictConfig
 
 from sak import data
+from sak.adaptation import Adapted
 from sak.bundles.build import (
     build_committee,
     build_labelled,
@@ -22,7 +24,7 @@ from sak.bundles.build import (
     widths_of,
 )
 from sak.bundles.change import changed_student, describe_start, trained_student
-from sak.config.derived import active_stages, change, number_of_steps, taught_by
+from sak.config.derived import active_stages, change, frozen_backbone, number_of_steps, taught_by
 from sak.config.schema import STAGES
 from sak.data.archive import Archive
 from sak.data.faulty_images import build_skips
@@ -41,6 +43,7 @@ from sak.training.standardising import check_kinds
 from sak.training.teacher_targets import Teaching
 from sak.training.tracking import Tracker
 from sak.training.validation import Validation
+from teachers import Committee
 from teachers.fingerprints import names_hash, weights_hash
 from teachers.weights import sha256_of
 
@@ -102,6 +105,8 @@ class Experiment:
         if fresh:
             check_kinds(config)
             self.accelerator.print(f"the student starts with {start}")
+        if (backbone := frozen_backbone(config)) is not None:
+            committee = Committee.of({backbone: cast(Adapted, self.student).backbone})
         self.teaching = Teaching(config, committee, self.accelerator)
         self.names: dict[str, str] = {}  # of a stage's images
         with self.accelerator.main_process_first():  # which renders and indexes for all
@@ -192,6 +197,8 @@ class Experiment:
         inputs = {f"images of {stage}": names for stage, names in self.names.items()}
         if self.validation:
             inputs["images of val"] = names_hash(self.validation.images.image_files)
+        if isinstance(self.student, Adapted):
+            inputs[f"weights of the backbone {self.config.adaptation.backbone}"] = self.student.origin[:16]
         for name, teacher in self.teaching.committee.items() if self.teaching.committee else ():
             inputs[f"weights of the teacher {name}"] = weights_hash(teacher)[:16]
         for key in ("weights", "path"):
