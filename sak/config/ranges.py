@@ -16,12 +16,19 @@ from sak.config.schema import (
     EvaluationConfig,
     LabelConfig,
     MultitaskConfig,
-    OptimConfig,
     ProbeConfig,
     RendererConfig,
     StageConfig,
     StudentConfig,
     TeacherSpec,
+)
+from sak.config.steps import OptimConfig, StepsConfig
+from sak.config.vocabulary import (
+    LanguageModelConfig,
+    NetworkConfig,
+    VocabularyConfig,
+    VocabularyDataConfig,
+    VocabularyStageConfig,
 )
 from sak.limits import LONGEST_NAME, MOST, MOST_PIXELS, MOST_PROCESSES, MOST_SEED
 
@@ -66,6 +73,7 @@ SCALES = Rule(
     "a list of different whole numbers from 1 to 64",
 )
 SEED = whole(0, MOST_SEED)
+FEWEST_TOKENS = 260  # of a byte-level tokenizer: the bytes, padding, the end, and the two around an image
 STORED = Rule(
     lambda numbers: 0 < len(numbers) == len(set(numbers)) and all(0 <= number <= 65535 for number in numbers),
     "different whole numbers from 0 to 65535",
@@ -115,7 +123,7 @@ RANGES: dict[type, dict[str, Rule]] = {
         "power": NOT_NEGATIVE,
         "clip": POSITIVE,
     },
-    StageConfig: {
+    StepsConfig: {
         "steps": whole(0),
         "epochs": whole(1, beside="; steps=0 leaves the stage out"),
         "batch_size": whole(1),
@@ -123,6 +131,8 @@ RANGES: dict[type, dict[str, Rule]] = {
         "checkpoint_every": whole(1),
         "keep_last": whole(1),
         "log_every": whole(1),
+    },
+    StageConfig: {
         "standardise_images": whole(1),
         "teacher_dropping": PROBABILITY,
     },
@@ -142,6 +152,22 @@ RANGES: dict[type, dict[str, Rule]] = {
     },
     EvaluationConfig: {"batch_size": whole(1, beside=", or null for as many as the second stage trains on at once")},
     CacheConfig: {"views": whole(1, beside=", or null for new views in each epoch")},
+    VocabularyDataConfig: {
+        "kinds": NOT_NEGATIVE,
+        "image_size": SIZE,
+        "train": whole(1),
+        "val": whole(1),
+        "seed": SEED,
+    },
+    NetworkConfig: {
+        "channels": Rule(
+            lambda widths: len(widths) > 0 and all(1 <= width <= MOST for width in widths),
+            "the channels of at least one convolution, each positive",
+        )
+    },
+    LanguageModelConfig: {"tokens": whole(FEWEST_TOKENS, beside=": the 256 bytes and the special tokens")},
+    VocabularyConfig: {"context": whole(1)},
+    VocabularyStageConfig: {"evaluate_every": whole(1), "evaluate_samples": whole(1)},
     ProbeConfig: {
         "scales": SCALES,
         "steps": whole(1),
