@@ -105,7 +105,7 @@ def _leave_out_student(config: DictConfig) -> None:
     for part, key, value in (
         (config.data, "dataset", NO_DATASET),
         (config.data, "root", NO_DATASET),
-        (config.data, "image_size", list(config.vocabulary.data.image_size)),
+        (config.data, "image_size", [config.vocabulary.data.image_size] * 2),
         (config.data, "tasks", []),
         (config.student, "stem", NO_DATASET),
     ):

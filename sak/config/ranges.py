@@ -26,6 +26,7 @@ from sak.config.steps import OptimConfig, StepsConfig
 from sak.config.vocabulary import (
     LanguageModelConfig,
     NetworkConfig,
+    PageConfig,
     VocabularyConfig,
     VocabularyDataConfig,
     VocabularyStageConfig,
@@ -74,6 +75,10 @@ SCALES = Rule(
 )
 SEED = whole(0, MOST_SEED)
 FEWEST_TOKENS = 260  # of a byte-level tokenizer: the bytes, padding, the end, and the two around an image
+SPAN = Rule(
+    lambda ends: len(ends) == 2 and 1 <= ends[0] <= ends[1] <= MOST_PIXELS,
+    f"[least, most], each from 1 to {MOST_PIXELS}",
+)
 STORED = Rule(
     lambda numbers: 0 < len(numbers) == len(set(numbers)) and all(0 <= number <= 65535 for number in numbers),
     "different whole numbers from 0 to 65535",
@@ -154,10 +159,21 @@ RANGES: dict[type, dict[str, Rule]] = {
     CacheConfig: {"views": whole(1, beside=", or null for new views in each epoch")},
     VocabularyDataConfig: {
         "kinds": NOT_NEGATIVE,
-        "image_size": SIZE,
+        "image_size": whole(1, MOST_PIXELS),
         "train": whole(1),
         "val": whole(1),
         "seed": SEED,
+        "scenes": whole(1),
+        "least_object": SHARE,
+    },
+    PageConfig: {
+        "lines": SPAN,
+        "characters": SPAN,
+        "columns": whole(1, 16),
+        "font_size": SPAN,
+        "rotation": Rule(lambda degrees: 0 <= degrees <= 45, "degrees, from 0 to 45"),
+        "noise": SHARE,
+        "empty": SHARE,
     },
     NetworkConfig: {
         "channels": Rule(

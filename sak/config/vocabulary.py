@@ -5,19 +5,46 @@ from typing import Any
 
 from sak.config.steps import OptimConfig, StepsConfig
 
+KINDS = ("text", "detection", "expression", "chart", "pdf")  # of samples; `sak.vocabulary.data` makes them
 # How a second branch stands beside the vocabulary, as `sak.vocabulary.vision` does it.
 MERGES = ("none", "parallel", "serial")
 STATISTICS = ("imagenet", "clip")  # what the vocabulary's pixels are normalised with
 
 
 @dataclass
+class PageConfig:
+    """Of the rendered text pages; lengths are in pixels of the image."""
+
+    texts: str | None = None  # a folder of .txt files; null: random words and numbers, which nobody can guess
+    lines: list[int] = field(default_factory=lambda: [1, 3])  # [least, most] on a page
+    characters: list[int] = field(default_factory=lambda: [8, 14])  # [least, most] in a line, as far as they fit
+    columns: int = 1  # a page has from 1 to so many, which are read one after the other
+    font_size: list[int] = field(default_factory=lambda: [13, 17])  # [smallest, largest]
+    fonts: list[str] | None = None  # files of fonts; null: those that Debian has where it has any, and DejaVu
+    rotation: float = 1.5  # degrees, at most, either way
+    noise: float = 0.03  # largest standard deviation of the pixels' noise, of white = 1
+    empty: float = 0.02  # share of the pages without text, to which the answer is empty
+
+
+@dataclass
 class VocabularyDataConfig:
-    kinds: dict[str, float] = field(default_factory=dict)  # {kind of sample: its weight}
-    image_size: list[int] = field(default_factory=lambda: [1024, 1024])  # H, W
-    train: int = 10000  # samples
-    val: int = 500
-    root: str | None = None
+    """Of the samples that a vision vocabulary is trained and evaluated on."""
+
+    kinds: dict[str, float] = field(default_factory=dict)  # {one of KINDS: its share, of their sum}
+    image_size: int = 128  # pixels, height = width; images of other shapes are resized to it, and never cropped
+    train: int = 100_000  # samples of an epoch; what is rendered differs in each of them
+    val: int = 400
     seed: int = 0
+    pages: PageConfig = field(default_factory=PageConfig)
+    # Where detection and expressions find objects: drawn (on the spot), mini_context, pascal_context, or a JSON file in
+    # COCO's format, with {split} for what the splits are called in `splits`
+    objects: str = "drawn"
+    # The folder of mini_context (rendered there where there is none), of PASCAL-Context, or of a JSON file's images
+    root: str | None = None
+    splits: dict[str, str] = field(default_factory=dict)  # what {split} is in `objects`, as {train: train2017}
+    scenes: int = 3000  # training images of mini_context where it is rendered; a quarter as many to validate
+    least_object: float = 0.01  # share of the image below which an object is not asked for
+    pdfs: str | None = None  # a folder of PDF files with a text layer
 
 
 @dataclass
