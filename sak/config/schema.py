@@ -15,6 +15,7 @@ from sak.config.vocabulary import VocabularyConfig, VocabularyStageConfig
 
 STAGES = ("distill", "multitask")  # of a student, in the order of training
 VOCABULARY = "vocabulary"  # the stage of a vision vocabulary, which is trained by itself (docs/vocabulary.md)
+ORDER = (*STAGES, VOCABULARY)  # of all stages
 
 # What the keys of these names can be; `sak.distillation` and `sak.training` have what each does, under the same names.
 LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
