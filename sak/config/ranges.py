@@ -126,6 +126,9 @@ RANGES: dict[type, dict[str, Rule]] = {
         "warmup_lr": NOT_NEGATIVE,
         "min_lr": NOT_NEGATIVE,
         "power": NOT_NEGATIVE,
+        "betas": Rule(
+            lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers from 0 to below 1"
+        ),
         "clip": POSITIVE,
     },
     StepsConfig: {

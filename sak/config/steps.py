@@ -17,6 +17,7 @@ class OptimConfig:
     warmup_lr: float = 0.0  # where the warm-up starts
     min_lr: float = 0.0  # where the cosine ends
     power: float = 0.9  # of poly
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
     clip: float | None = None  # largest norm of the gradient
 
 

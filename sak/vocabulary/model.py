@@ -142,6 +142,7 @@ class VocabularyModel(VocabularyFiles):
         """
         if stream and (len(images) > 1 or beams > 1):
             raise UserError("only the text of one image, and of one beam, can be shown while it is written")
+        images = images.to(self.device)
         image_tokens = self._see(images)
         before = self._embed(torch.tensor(self._before(), device=images.device))
         sequences, rooms = [], []

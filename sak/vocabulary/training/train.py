@@ -116,6 +116,7 @@ class Experiment:
             self.accelerator.process_index,
             self.accelerator.num_processes,
             config.data.timeout,
+            shuffle=False,  # what is drawn may become harder from sample to sample
         )
         self.validation = Validation(config, run, val, self.accelerator)
         inputs = self._inputs()
