@@ -2,14 +2,13 @@
 
 **The blindness test.** Within a kind of samples each prompt gets another sample's image, and the answers are held
 against the prompts' own truths. A model sees if its answers are worth more with the right images: the mean difference
-of the scores (`sak.vocabulary.scores`) is above `SEES` and above `ERRORS` times its standard error. Otherwise it is blind, and
-told to be: such a model may have learnt fluent answers, and one for all images. Beside both stands the best that can be
-done without eyes: the one answer to each prompt, out of those that are there, that is worth most over the samples.
+of the scores (`sak.vocabulary.scores`) is above `SEES` and above `ERRORS` times its standard error. Otherwise it is
+blind, and told to be: such a model may have learnt fluent answers, and one for all images. Beside both stands the best
+that can be done without eyes: the one answer to each prompt, out of those that are there, that is worth most.
 """
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -21,6 +20,8 @@ from sak.data.loading import Samples, evenly_spread, load, packed
 from sak.data.transforms import finish
 from sak.vocabulary.data.mixture import Mixture
 from sak.vocabulary.scores import KINDS
+
+Report = dict[str, dict[str, float]]  # {kind of sample: {metric: value}}
 
 SEES = 0.05  # a smaller gain by the right images is none ...
 ERRORS = 3  # ... nor one of fewer standard errors: once in 700 times luck looks like that
@@ -59,16 +60,18 @@ def evaluate(
     max_new_tokens: int = MAX_NEW_TOKENS,
     workers: int = 0,
     progress: bool = False,
-) -> dict[str, float]:
-    """Metrics by "kind/metric", and the blindness test beside each.
+) -> Report:
+    """Metrics of each kind of samples, and the blindness test.
 
-    Keys: "text/anls", ...; the same of shuffled images as "text/shuffled/anls", and of the best that can be said blind
-    as "text/unseen/anls"; "text/score" and "text/shuffled/score", which are compared, "text/gain", "text/error" (the
-    standard error of the gain) and "text/blind", 1 where the model does not look; "text/distinct", how many different
-    answers there are for each different truth, up to 1; "text/samples".
+    Returns:
+        {kind: its metrics; "KIND_shuffled": those of shuffled images; "KIND_unseen": of the best that can be said
+        blind}. Beside the metrics of its kind each has "score", which true and shuffled images are compared by,
+        "distinct", how many different answers there are for each different truth, up to 1, and "samples". KIND itself
+        has "gain", the score with the right images less that with shuffled ones, "error", its standard error, and
+        "blind", 1 where the model does not look.
 
     Args:
-        shuffled: only what the shuffled images give, under the keys of the true ones.
+        shuffled: only what the shuffled images give, under the names of the kinds themselves.
         samples: so many of the data set's, evenly spread; None: all.
         beams: 1: the likeliest token at each step.
     """
@@ -85,15 +88,12 @@ def evaluate(
         return found
 
     if shuffled:
-        return {
-            f"{kind}/{name}": value for kind, given in asked(wrong).items() for name, value in measured(given).items()
-        }
+        return {kind: measured(given) for kind, given in asked(wrong).items()}
     right, others = asked(indices), asked(wrong)
-    return {
-        f"{kind}/{name}": value
-        for kind, given in right.items()
-        for name, value in compared(given, others[kind]).items()
-    }
+    report: Report = {}
+    for kind, given in right.items():
+        report |= compared(given, others[kind])
+    return report
 
 
 def answers(model: Reader, batches: Iterable[dict], beams: int, max_new_tokens: int) -> Iterator[Answer]:
@@ -122,18 +122,17 @@ def scores(given: Sequence[Answer]) -> np.ndarray:
     return np.array([KINDS[answer.kind].score(answer.answer, answer.truth) for answer in given], np.float64)
 
 
-def compared(right: Sequence[Answer], wrong: Sequence[Answer]) -> dict[str, float]:
+def compared(right: Sequence[Answer], wrong: Sequence[Answer]) -> Report:
     """The metrics of answers of one kind, with those about the wrong images and without any, and the verdict."""
+    kind = right[0].kind
     gains = scores(right) - scores(wrong)
-    error = float(gains.std(ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else math.inf
     gain = float(gains.mean())
+    error = float(gains.std(ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else 1.0
+    verdict = {"gain": gain, "error": error, "blind": float(not gain > max(SEES, ERRORS * error))}
     return {
-        **measured(right),
-        **{f"shuffled/{name}": value for name, value in measured(wrong).items()},
-        **{f"unseen/{name}": value for name, value in measured(unseen(right)).items()},
-        "gain": gain,
-        "error": error,
-        "blind": float(not gain > max(SEES, ERRORS * error)),
+        kind: {**measured(right), **verdict},
+        f"{kind}_shuffled": measured(wrong),
+        f"{kind}_unseen": measured(unseen(right)),
     }
 
 
@@ -157,14 +156,14 @@ def unseen(given: Sequence[Answer]) -> list[Answer]:
     return [answer._replace(answer=best[answer.prompt if often[answer.prompt] > 1 else ""]) for answer in given]
 
 
-def blind(metrics: Mapping[str, float]) -> list[str]:
+def blind(report: Report) -> list[str]:
     """One sentence for each kind that the model answers blindly; none if it looks."""
-    kinds = [key.removesuffix("/blind") for key, value in metrics.items() if key.endswith("/blind") and value]
     return [
-        f"{kind}: the model does not look at the images: its answers score {metrics[f'{kind}/score']:.3f}, and "
-        f"{metrics[f'{kind}/shuffled/score']:.3f} about other samples' images (the difference must be above {SEES} and "
-        f"above {ERRORS} times its standard error, which is {metrics[f'{kind}/error']:.3f})"
-        for kind in kinds
+        f"{kind}: the model does not look at the images: its answers score {found['score']:.3f}, and "
+        f"{report[f'{kind}_shuffled']['score']:.3f} about other samples' images (the difference must be above {SEES} "
+        f"and above {ERRORS} times its standard error, which is {found['error']:.3f})"
+        for kind, found in report.items()
+        if found.get("blind")
     ]
 
 
