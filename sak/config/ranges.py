@@ -166,6 +166,8 @@ RANGES: dict[type, dict[str, Rule]] = {
         "train": whole(1),
         "val": whole(1),
         "seed": SEED,
+        "growth": whole(0),
+        "things": whole(1, 30),
         "scenes": whole(1),
         "least_object": SHARE,
     },

@@ -10,10 +10,10 @@ from PIL import Image, ImageDraw
 
 from sak.vocabulary.data import words
 from sak.vocabulary.data.objects import Object, Scene
+from sak.vocabulary.data.source import grown
 from sak.vocabulary.prompts import Box
 
 FINER = 3  # drawn so many times as large and shrunk, for smooth outlines
-MOST_THINGS = 4
 SIZES = (0.18, 0.42)  # longer side, of the image's
 REPEATED = 0.25  # share of the things
 MOST_COVERED = 0.1  # of the smaller of two things' boxes
@@ -68,14 +68,15 @@ THINGS: dict[str, tuple[float, tuple[Polygon, ...]]] = {
 
 
 class DrawnScenes:
-    """One to `MOST_THINGS` things; which of them come together in one of val's scenes never do in train's.
+    """One to `most` things; which of them come together in one of val's scenes never do in train's.
 
     Args:
         side: pixels, height = width.
+        growth: scenes over which `most` is reached, from one thing on.
     """
 
-    def __init__(self, side: int, val: bool):
-        self.side, self.val = side, val
+    def __init__(self, side: int, val: bool, most: int, growth: int = 0):
+        self.side, self.val, self.most, self.growth = side, val, most, growth
 
     def __len__(self) -> int:
         return 0
@@ -83,7 +84,7 @@ class DrawnScenes:
     def scene(self, number: int, rng: np.random.Generator) -> Scene:
         ground = rng.integers(*GROUND, 3, endpoint=True)
         while True:
-            chosen = self._place(rng)
+            chosen = self._place(rng, 1 + int((self.most - 1) * grown(number, self.growth)))
             if is_held_out(chosen) == self.val:
                 break
         canvas = Image.new("RGB", (self.side * FINER,) * 2, tuple(ground.tolist()))
@@ -99,8 +100,8 @@ class DrawnScenes:
         noise = rng.normal(0, 255 * rng.uniform(0, NOISE), image.shape)
         return Scene(np.clip(image + noise + 0.5, 0, 255).astype(np.uint8), chosen)
 
-    def _place(self, rng: np.random.Generator) -> list[Object]:
-        wanted = int(rng.integers(1, MOST_THINGS + 1))
+    def _place(self, rng: np.random.Generator, most: int) -> list[Object]:
+        wanted = int(rng.integers(1, most + 1))
         placed: list[Object] = []
         for _ in range(10 * wanted):
             if placed and rng.random() < REPEATED:  # the like of another one, which only its place tells from it

@@ -92,8 +92,9 @@ def mixture(data: VocabularyDataConfig | DictConfig, split: str) -> Mixture:
     if not wanted:
         raise UserError(f"vocabulary.data.kinds is empty: give shares to some of {', '.join(KINDS)}")
     val, side = split == "val", settings.image_size
+    growth = 0 if val else settings.growth
     makers: dict[str, Callable[[], Source]] = {
-        "text": lambda: TextPages(settings.pages, side, val),
+        "text": lambda: TextPages(settings.pages, side, val, growth),
         "detection": lambda: Detection(scenes(settings, split)),
         "expression": lambda: Expressions(scenes(settings, split)),
         "chart": lambda: Charts(side, val),
@@ -111,7 +112,8 @@ def scenes(settings: VocabularyDataConfig, split: str) -> Scenes:
     """
     objects, least = settings.objects, settings.least_object
     if objects == "drawn":
-        return DrawnScenes(settings.image_size, split == "val")
+        val = split == "val"
+        return DrawnScenes(settings.image_size, val, settings.things, 0 if val else settings.growth)
     root = Path(_needed(settings.root, "root", f"the folder of {objects}, or of its images")).expanduser()
     if objects in ("mini_context", "pascal_context"):
         if objects == "mini_context":

@@ -16,6 +16,11 @@ class Drawn(NamedTuple):
     answer: str
 
 
+def grown(number: int, growth: int) -> float:
+    """How far a sample has grown, from 0 for the first to 1 for that of number `growth` and all after it."""
+    return min(1.0, number / growth) if growth else 1.0
+
+
 class Source(Protocol):
     """One kind of samples of one split."""
 
