@@ -20,7 +20,7 @@ from sak.errors import UserError
 from sak.files import read_json, replacing_directory
 from sak.student.hub import CONFIG, FORMAT_KEY, WEIGHTS
 from sak.tensors import read_tensors, writing_safetensors
-from sak.vocabulary.language_model import from_config, pretrained_tokenizer, width_of
+from sak.vocabulary.language_model import from_config, saved_tokenizer, width_of
 from sak.vocabulary.network import VocabularyNetwork
 from sak.vocabulary.vision import Vision, branch_settings, build_branch, build_vision, merge_of
 
@@ -131,7 +131,7 @@ def _parts(config: Mapping[str, Any], bundle: Path) -> dict[str, Any]:
             VocabularyNetwork(**config["network"]), config["merge"], branch, width_of(language_model)
         ),
         "language_model": language_model,
-        "tokenizer": pretrained_tokenizer(bundle),
+        "tokenizer": saved_tokenizer(bundle),
         "context": config["context"],
     }
 

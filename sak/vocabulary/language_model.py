@@ -61,11 +61,24 @@ def pretrained_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
         UserError: there is none.
     """
     with _asking("tokenizer", name):
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.add_special_tokens({"additional_special_tokens": [IMAGE_START, IMAGE_END]})
     return tokenizer
+
+
+def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """That of a bundle, as it is.
+
+    Raises:
+        UserError: it is corrupt.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # of many kinds
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"its tokenizer cannot be read: {reason}") from error
 
 
 def build_language_model(
