@@ -15,12 +15,12 @@ from sak.evaluation.evaluate import to_device
 from sak.training.checkpoint import Progress
 from sak.training.run_directory import RunDirectory
 from sak.training.tracking import Tracker
+from sak.vocabulary.evaluate import Report, blind, evaluate
 from sak.vocabulary.model import VocabularyModel
 from sak.vocabulary.training.blindness import Losses, losses
 from sak.vocabulary.training.panel import draw
 
 SHOWN = 6  # samples of a panel
-Report = dict[str, dict[str, float]]  # {kind of sample: {metric: value}}
 
 
 class Part:
@@ -64,7 +64,7 @@ class Validation:
             samples: evenly spread; None: all.
 
         Returns:
-            the metrics by kind, of the first process; with images shuffled they are under ``KIND_shuffled``.
+            the metrics by kind, of the first process, as of `sak.vocabulary.evaluate`, and under "loss" the losses.
         """
         part = Part(self.dataset, evenly_spread(len(self.dataset), samples))
         model.eval()
@@ -72,8 +72,12 @@ class Validation:
         report: Report = {}
         if tracker is not None:
             self._show_losses(found, done, tracker)
+            how = {"batch_size": self.batch_size, "samples": samples, "workers": self.config.data.workers}
             with self.accelerator.autocast():
+                report = evaluate(model, self.dataset, progress=samples is None, **how)
                 self._show_samples(model, done, tracker)
+            for sentence in blind(report) if samples is None else ():
+                warnings.warn(sentence, stacklevel=2)
             report["loss"] = {"own": found.own, "shuffled": found.shuffled, "cut": float(found.cut)}
             flat = {
                 f"metrics/{kind}/{name}": value for kind, values in report.items() for name, value in values.items()
