@@ -32,6 +32,9 @@ def main(arguments: list[str]) -> None:
     from sak.files import replacing  # after the command line's own mistakes: what follows loads torch
     from sak.vocabulary.reading import Reader, draw_boxes
 
+    for image in options.image:
+        if not Path(image).is_file():
+            raise UserError(f"there is no picture {image}")
     reader = Reader(options.bundle, options.device)
 
     def write(piece: str) -> None:
@@ -46,7 +49,9 @@ def main(arguments: list[str]) -> None:
         if options.boxes:
             with replacing(options.boxes) as partial:
                 draw_boxes(answer).save(partial, format="PNG")
-            unread = f"; {answer.boxes.malformed} pieces of the answer are none" if answer.boxes.malformed else ""
+            unread = (
+                f"; {answer.boxes.malformed} of the answer's pieces cannot be read" if answer.boxes.malformed else ""
+            )
             print(f"{len(answer.boxes.boxes)} boxes drawn in {options.boxes}{unread}", file=sys.stderr)
 
 

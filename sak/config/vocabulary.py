@@ -35,9 +35,9 @@ class VocabularyDataConfig:
     train: int = 100_000  # samples of an epoch; what is rendered differs in each of them
     val: int = 400
     seed: int = 0
-    # Samples of each kind of training over which random lines grow from two characters to their full length, and drawn
-    # scenes from one thing to `things`: who never saw less does not find out that an image helps; 0: all at once
-    growth: int = 0
+    # [from, to] samples of each kind of training: up to the first random lines have at most two characters and drawn
+    # scenes one large thing, and they grow until the second. Who begins with more does not find out that images help.
+    growth: list[int] = field(default_factory=lambda: [0, 0])
     pages: PageConfig = field(default_factory=PageConfig)
     # Where detection and expressions find objects: drawn (on the spot), mini_context, pascal_context, or a JSON file in
     # COCO's format, with {split} for what the splits are called in `splits`

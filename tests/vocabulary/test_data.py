@@ -116,10 +116,10 @@ def test_lines_are_of_the_lengths_asked_for_and_whole_on_the_page():
 def test_lines_and_scenes_grow():
     """From two characters and one thing to all, over the first samples of training; val has it all from the start."""
     pages = PageConfig(lines=[1, 2], characters=[1, 8], font_size=[11, 40], empty=0.0)
-    settings = {"image_size": 64, "pages": pages, "growth": 300}
+    settings = {"image_size": 64, "pages": pages, "growth": [50, 300]}
     text = made({"text": 1.0}, train=600, **settings)
     lengths = [max(map(len, text.packed(k)["answer"].split("\n"))) for k in range(600)]
-    assert max(lengths[:25]) == 2
+    assert max(lengths[:50]) == 2
     assert max(lengths[:150]) <= 5
     assert max(lengths[300:]) == 8
     assert "\n" not in "".join(text[k]["answer"] for k in range(300))
@@ -128,8 +128,11 @@ def test_lines_and_scenes_grow():
     assert len(letters & set("abcdefghijklmnopqrstuvwxyz")) > 15  # not digits alone, though no word is so short
     things = made({"detection": 1.0}, train=600, **settings)
     counts = [len(parse_boxes(things[k]["answer"]).boxes) for k in range(600)]
-    assert max(counts[:90]) == 1
+    assert max(counts[:130]) == 1
     assert max(counts[300:]) == 4
+    wide = [max(x2 - x1 for x1, _, x2, _ in parse_boxes(things[k]["answer"]).boxes) for k in range(50)]
+    assert min(wide) > 0.15
+    assert max(wide) > 0.5
     val = made({"text": 1.0}, "val", val=30, **settings)
     assert max(len(line) for k in range(30) for line in val[k]["answer"].split("\n")) >= 7
 

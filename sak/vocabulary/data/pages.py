@@ -3,7 +3,7 @@
 Every line that is on a page is on it whole, and the answer is these lines in the order of reading: column by column.
 """
 
-import itertools
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,13 +14,15 @@ from PIL import Image, ImageDraw
 from sak.config.vocabulary import PageConfig
 from sak.errors import UserError
 from sak.vocabulary.data.fonts import characters, find_fonts, font
-from sak.vocabulary.data.source import Drawn, grown
+from sak.vocabulary.data.source import FULL, Drawn, Growth, grown
 from sak.vocabulary.data.texts import Passages
 from sak.vocabulary.data.words import random_line
 from sak.vocabulary.prompts import READ
 
 FIRST = 2  # characters in a line where it begins to grow
 LEAST = 4  # characters that any page has room for
+# Letters are nearly as large as their lines have room for: small ones on an empty page take far longer to be found.
+LARGE, LARGEST = 0.75, 0.7  # of the largest size that fits; of the page's side
 LEADING = (1.2, 1.55)  # from line to line, of the font's size
 PAPER, INK = (195, 255), (0, 80)  # grey levels
 
@@ -48,13 +50,13 @@ class TextPages:
     """
     Args:
         side: pixels, height = width.
-        growth: pages over which random lines reach their length, from `FIRST` characters on.
+        growth: of random lines, from `FIRST` characters to their length.
 
     Raises:
         UserError: texts or fonts are missing, or the smallest font leaves no room for a word.
     """
 
-    def __init__(self, settings: PageConfig, side: int, val: bool, growth: int = 0):
+    def __init__(self, settings: PageConfig, side: int, val: bool, growth: Growth = FULL):
         self.settings, self.side, self.val, self.growth = settings, side, val, growth
         self.fonts = find_fonts(settings.fonts)
         self.passages = None if settings.texts is None else Passages(settings.texts, val)
@@ -79,10 +81,7 @@ class TextPages:
             layout = self._layout(file, smallest, leading, columns)
         elif self.passages is None:
             lines = self._random_lines(number, rng, self._layout(file, smallest, leading, columns))
-            sizes = range(smallest, largest + 1)
-            layouts = (self._layout(file, size, leading, columns) for size in sizes)
-            fitting = list(itertools.takewhile(lambda layout: layout.holds(lines), layouts))
-            layout = fitting[rng.integers(len(fitting))]
+            layout = self._largest(rng, file, leading, columns, lines)
         else:
             layout = self._layout(file, int(rng.integers(smallest, largest + 1)), leading, columns)
             lines = self._lines_of_a_passage(number, rng, layout)
@@ -96,6 +95,19 @@ class TextPages:
         width = (self.side - 2 * left - (columns - 1) * gap) // columns
         step = max(size, round(size * leading))
         return Layout(file, size, step, columns, left, gap, width, max(0, (self.side - 2 * left) // step))
+
+    def _largest(
+        self, rng: np.random.Generator, file: str, leading: float, columns: int, lines: Sequence[str]
+    ) -> Layout:
+        """Of the layouts that hold the lines one of the largest letters; the smallest size does."""
+        smallest, largest = self.settings.font_size
+        sizes = range(smallest, max(smallest, min(largest, int(LARGEST * self.side))) + 1)
+        count = bisect.bisect_left(
+            sizes, True, lo=1, key=lambda size: not self._layout(file, size, leading, columns).holds(lines)
+        )
+        most = sizes[count - 1]
+        size = int(rng.integers(max(smallest, math.ceil(LARGE * most)), most + 1))
+        return self._layout(file, size, leading, columns)
 
     def _lines_of_a_passage(self, number: int, rng: np.random.Generator, layout: Layout) -> list[str]:
         """The first lines of it that the page has room for; what the font lacks is left out."""
