@@ -166,6 +166,11 @@ RANGES: dict[type, dict[str, Rule]] = {
         "train": whole(1),
         "val": whole(1),
         "seed": SEED,
+        "growth": Rule(
+            lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= MOST,
+            "[from, to], two whole numbers of samples, the second not below the first",
+        ),
+        "things": whole(1, 30),
         "scenes": whole(1),
         "least_object": SHARE,
     },

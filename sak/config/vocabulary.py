@@ -19,7 +19,7 @@ class PageConfig:
     lines: list[int] = field(default_factory=lambda: [1, 3])  # [least, most] on a page
     characters: list[int] = field(default_factory=lambda: [8, 14])  # [least, most] in a line, as far as they fit
     columns: int = 1  # a page has from 1 to so many, which are read one after the other
-    font_size: list[int] = field(default_factory=lambda: [13, 17])  # [smallest, largest]
+    font_size: list[int] = field(default_factory=lambda: [13, 17])  # [smallest, largest], as far as the lines fit
     fonts: list[str] | None = None  # files of fonts; null: those that Debian has where it has any, and DejaVu
     rotation: float = 1.5  # degrees, at most, either way
     noise: float = 0.03  # largest standard deviation of the pixels' noise, of white = 1
@@ -35,6 +35,9 @@ class VocabularyDataConfig:
     train: int = 100_000  # samples of an epoch; what is rendered differs in each of them
     val: int = 400
     seed: int = 0
+    # [from, to] samples of each kind of training: up to the first random lines have at most two characters and drawn
+    # scenes one large thing, and they grow until the second. Who begins with more does not find out that images help.
+    growth: list[int] = field(default_factory=lambda: [0, 0])
     pages: PageConfig = field(default_factory=PageConfig)
     # Where detection and expressions find objects: drawn (on the spot), mini_context, pascal_context, or a JSON file in
     # COCO's format, with {split} for what the splits are called in `splits`
@@ -42,6 +45,7 @@ class VocabularyDataConfig:
     # The folder of mini_context (rendered there where there is none), of PASCAL-Context, or of a JSON file's images
     root: str | None = None
     splits: dict[str, str] = field(default_factory=dict)  # what {split} is in `objects`, as {train: train2017}
+    things: int = 4  # at most, in a drawn scene
     scenes: int = 3000  # training images of mini_context where it is rendered; a quarter as many to validate
     least_object: float = 0.01  # share of the image below which an object is not asked for
     pdfs: str | None = None  # a folder of PDF files with a text layer

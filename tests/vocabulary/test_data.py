@@ -113,6 +113,30 @@ def test_lines_are_of_the_lengths_asked_for_and_whole_on_the_page():
         assert 1 <= (np.diff(inked, prepend=0) == 1).sum() <= 2 * (item["answer"].count("\n") + 1)
 
 
+def test_lines_and_scenes_grow():
+    """From two characters and one thing to all, over the first samples of training; val has it all from the start."""
+    pages = PageConfig(lines=[1, 2], characters=[1, 8], font_size=[11, 40], empty=0.0)
+    settings = {"image_size": 64, "pages": pages, "growth": [50, 300]}
+    text = made({"text": 1.0}, train=600, **settings)
+    lengths = [max(map(len, text.packed(k)["answer"].split("\n"))) for k in range(600)]
+    assert max(lengths[:50]) == 2
+    assert max(lengths[:150]) <= 5
+    assert max(lengths[300:]) == 8
+    assert "\n" not in "".join(text[k]["answer"] for k in range(300))
+    assert any("\n" in text[k]["answer"] for k in range(300, 600))
+    letters = {letter for k in range(100) for letter in text[k]["answer"]}
+    assert len(letters & set("abcdefghijklmnopqrstuvwxyz")) > 15  # not digits alone, though no word is so short
+    things = made({"detection": 1.0}, train=600, **settings)
+    counts = [len(parse_boxes(things[k]["answer"]).boxes) for k in range(600)]
+    assert max(counts[:130]) == 1
+    assert max(counts[300:]) == 4
+    wide = [max(x2 - x1 for x1, _, x2, _ in parse_boxes(things[k]["answer"]).boxes) for k in range(50)]
+    assert min(wide) > 0.15
+    assert max(wide) > 0.5
+    val = made({"text": 1.0}, "val", val=30, **settings)
+    assert max(len(line) for k in range(30) for line in val[k]["answer"].split("\n")) >= 7
+
+
 def test_an_empty_page_has_an_empty_answer():
     data = made({"text": 1.0}, train=20, pages=PageConfig(empty=1.0, noise=0.0))
     for index in range(20):
@@ -337,7 +361,7 @@ def test_pdf_pages_come_with_their_text(tmp_path):
         ({"pdf": 1.0}, {"pdfs": "nowhere"}, "nowhere is no folder"),
         ({"text": 1.0}, {"pages": PageConfig(texts="nowhere")}, "nowhere is no folder"),
         ({"text": 1.0}, {"pages": PageConfig(fonts=["nowhere.ttf"])}, r"nowhere\.ttf is no font"),
-        ({"text": 1.0}, {"pages": PageConfig(font_size=[12, 300])}, "font_size goes up to 300"),
+        ({"text": 1.0}, {"pages": PageConfig(font_size=[60, 300])}, "font_size begins at 60"),
         ({"detection": 1.0}, {"objects": "mini_context"}, "root is null"),
         ({"detection": 1.0}, {"objects": "cocoo.json", "root": "."}, "there is none at cocoo.json"),
     ],

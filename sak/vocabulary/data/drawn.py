@@ -10,11 +10,12 @@ from PIL import Image, ImageDraw
 
 from sak.vocabulary.data import words
 from sak.vocabulary.data.objects import Object, Scene
+from sak.vocabulary.data.source import FULL, Growth, grown
 from sak.vocabulary.prompts import Box
 
 FINER = 3  # drawn so many times as large and shrunk, for smooth outlines
-MOST_THINGS = 4
-SIZES = (0.18, 0.42)  # longer side, of the image's
+SIZES = (0.18, 0.42)  # longer side, of the image's ...
+FIRST_SIZES = (0.45, 0.75)  # ... and before scenes begin to grow
 REPEATED = 0.25  # share of the things
 MOST_COVERED = 0.1  # of the smaller of two things' boxes
 GROUND = (150, 255)  # levels of red, green and blue
@@ -68,14 +69,15 @@ THINGS: dict[str, tuple[float, tuple[Polygon, ...]]] = {
 
 
 class DrawnScenes:
-    """One to `MOST_THINGS` things; which of them come together in one of val's scenes never do in train's.
+    """One to `most` things; which of them come together in one of val's scenes never do in train's.
 
     Args:
         side: pixels, height = width.
+        growth: of scenes, from one large thing to `most` of all sizes.
     """
 
-    def __init__(self, side: int, val: bool):
-        self.side, self.val = side, val
+    def __init__(self, side: int, val: bool, most: int, growth: Growth = FULL):
+        self.side, self.val, self.most, self.growth = side, val, most, growth
 
     def __len__(self) -> int:
         return 0
@@ -83,7 +85,7 @@ class DrawnScenes:
     def scene(self, number: int, rng: np.random.Generator) -> Scene:
         ground = rng.integers(*GROUND, 3, endpoint=True)
         while True:
-            chosen = self._place(rng)
+            chosen = self._place(rng, grown(number, self.growth))
             if is_held_out(chosen) == self.val:
                 break
         canvas = Image.new("RGB", (self.side * FINER,) * 2, tuple(ground.tolist()))
@@ -99,15 +101,16 @@ class DrawnScenes:
         noise = rng.normal(0, 255 * rng.uniform(0, NOISE), image.shape)
         return Scene(np.clip(image + noise + 0.5, 0, 255).astype(np.uint8), chosen)
 
-    def _place(self, rng: np.random.Generator) -> list[Object]:
-        wanted = int(rng.integers(1, MOST_THINGS + 1))
+    def _place(self, rng: np.random.Generator, part: float) -> list[Object]:
+        wanted = int(rng.integers(1, 2 + int((self.most - 1) * part)))
+        low, high = (first + part * (last - first) for first, last in zip(FIRST_SIZES, SIZES, strict=True))
         placed: list[Object] = []
         for _ in range(10 * wanted):
             if placed and rng.random() < REPEATED:  # the like of another one, which only its place tells from it
                 name, colour = placed[-1].name, placed[-1].phrase.split()[0]
             else:
                 name, colour = str(rng.choice(list(THINGS))), str(rng.choice(list(COLOURS)))
-            aspect, longer = THINGS[name][0], rng.uniform(*SIZES)
+            aspect, longer = THINGS[name][0], rng.uniform(low, high)
             wide, high = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
             # Whole pixels, so that the box is exact in the picture.
             wide, high = (max(2, round(side * self.side)) for side in (wide, high))

@@ -34,7 +34,7 @@ def find_fonts(files: Sequence[str] | None = None) -> list[str]:
     return list(files)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def font(file: str, size: int) -> ImageFont.FreeTypeFont:
     # The basic layout, or pages would depend on whether a library for shaping is there.
     return ImageFont.truetype(file, size, layout_engine=ImageFont.Layout.BASIC)

@@ -21,7 +21,7 @@ from sak.vocabulary.data.drawn import DrawnScenes
 from sak.vocabulary.data.objects import CocoScenes, PartScenes, Scenes
 from sak.vocabulary.data.pages import TextPages
 from sak.vocabulary.data.pdf import PdfPages
-from sak.vocabulary.data.source import Source
+from sak.vocabulary.data.source import FULL, Growth, Source
 from sak.vocabulary.pictures import square
 
 SPLITS = ("train", "val")
@@ -92,8 +92,9 @@ def mixture(data: VocabularyDataConfig | DictConfig, split: str) -> Mixture:
     if not wanted:
         raise UserError(f"vocabulary.data.kinds is empty: give shares to some of {', '.join(KINDS)}")
     val, side = split == "val", settings.image_size
+    growth = growth_of(settings, split)
     makers: dict[str, Callable[[], Source]] = {
-        "text": lambda: TextPages(settings.pages, side, val),
+        "text": lambda: TextPages(settings.pages, side, val, growth),
         "detection": lambda: Detection(scenes(settings, split)),
         "expression": lambda: Expressions(scenes(settings, split)),
         "chart": lambda: Charts(side, val),
@@ -111,7 +112,7 @@ def scenes(settings: VocabularyDataConfig, split: str) -> Scenes:
     """
     objects, least = settings.objects, settings.least_object
     if objects == "drawn":
-        return DrawnScenes(settings.image_size, split == "val")
+        return DrawnScenes(settings.image_size, split == "val", settings.things, growth_of(settings, split))
     root = Path(_needed(settings.root, "root", f"the folder of {objects}, or of its images")).expanduser()
     if objects in ("mini_context", "pascal_context"):
         if objects == "mini_context":
@@ -124,6 +125,12 @@ def scenes(settings: VocabularyDataConfig, split: str) -> Scenes:
         known = "drawn, mini_context, pascal_context, or a JSON file in COCO's format"
         raise UserError(f"vocabulary.data.objects is {shown(objects)!r}, but must be {known}; there is none at {file}")
     return CocoScenes(file, Path(str(root).replace("{split}", part)), least)
+
+
+def growth_of(settings: VocabularyDataConfig, split: str) -> Growth:
+    """Val has its full length and number from the start."""
+    start, end = settings.growth
+    return FULL if split == "val" else (start, end)
 
 
 def _needed(value: str | None, key: str, what: str) -> str:

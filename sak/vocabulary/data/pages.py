@@ -3,8 +3,9 @@
 Every line that is on a page is on it whole, and the answer is these lines in the order of reading: column by column.
 """
 
+import bisect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,15 @@ from PIL import Image, ImageDraw
 from sak.config.vocabulary import PageConfig
 from sak.errors import UserError
 from sak.vocabulary.data.fonts import characters, find_fonts, font
-from sak.vocabulary.data.source import Drawn
+from sak.vocabulary.data.source import FULL, Drawn, Growth, grown
 from sak.vocabulary.data.texts import Passages
 from sak.vocabulary.data.words import random_line
 from sak.vocabulary.prompts import READ
 
+FIRST = 2  # characters in a line where it begins to grow
+LEAST = 4  # characters that any page has room for
+# Letters are nearly as large as their lines have room for: small ones on an empty page take far longer to be found.
+LARGE, LARGEST = 0.75, 0.7  # of the largest size that fits; of the page's side
 LEADING = (1.2, 1.55)  # from line to line, of the font's size
 PAPER, INK = (195, 255), (0, 80)  # grey levels
 
@@ -37,35 +42,49 @@ class Layout(NamedTuple):
     def fits(self, line: str) -> bool:
         return font(self.font_file, self.size).getlength(line) <= self.width
 
+    def holds(self, lines: Sequence[str]) -> bool:
+        return len(lines) <= self.rows * self.columns and all(map(self.fits, lines))
+
 
 class TextPages:
     """
     Args:
         side: pixels, height = width.
+        growth: of random lines, from `FIRST` characters to their length.
 
     Raises:
         UserError: texts or fonts are missing, or the smallest font leaves no room for a word.
     """
 
-    def __init__(self, settings: PageConfig, side: int, val: bool):
-        self.settings, self.side, self.val = settings, side, val
+    def __init__(self, settings: PageConfig, side: int, val: bool, growth: Growth = FULL):
+        self.settings, self.side, self.val, self.growth = settings, side, val, growth
         self.fonts = find_fonts(settings.fonts)
         self.passages = None if settings.texts is None else Passages(settings.texts, val)
-        if any(self._layout(file, settings.font_size[1], 1.0, settings.columns).rows < 1 for file in self.fonts):
-            raise UserError(
-                f"vocabulary.data.pages.font_size goes up to {settings.font_size[1]}, but a page has {side}"
-            )
+        smallest = settings.font_size[0]
+        for file in self.fonts:
+            layout = self._layout(file, smallest, LEADING[1], settings.columns)
+            if layout.rows < 1 or not layout.fits("w" * LEAST):
+                raise UserError(
+                    f"vocabulary.data.pages.font_size begins at {smallest}, but a page of {side} pixels with "
+                    f"{settings.columns} columns has no room for {LEAST} such letters: choose smaller fonts"
+                )
 
     def __len__(self) -> int:
         return 0 if self.passages is None else len(self.passages)
 
     def sample(self, number: int, rng: np.random.Generator) -> Drawn:
-        settings = self.settings
+        smallest, largest = self.settings.font_size
         file = self.fonts[rng.integers(len(self.fonts))]
-        size = int(rng.integers(settings.font_size[0], settings.font_size[1] + 1))
-        columns = int(rng.integers(1, settings.columns + 1))
-        layout = self._layout(file, size, rng.uniform(*LEADING), columns)
-        lines = [] if rng.random() < settings.empty else self._lines(number, rng, layout)
+        columns, leading = int(rng.integers(1, self.settings.columns + 1)), float(rng.uniform(*LEADING))
+        lines: list[str] = []
+        if rng.random() < self.settings.empty:
+            layout = self._layout(file, smallest, leading, columns)
+        elif self.passages is None:
+            lines = self._random_lines(number, rng, self._layout(file, smallest, leading, columns))
+            layout = self._largest(rng, file, leading, columns, lines)
+        else:
+            layout = self._layout(file, int(rng.integers(smallest, largest + 1)), leading, columns)
+            lines = self._lines_of_a_passage(number, rng, layout)
         return Drawn(self._draw(rng, layout, lines), READ, "\n".join(lines))
 
     def _layout(self, file: str, size: int, leading: float, columns: int) -> Layout:
@@ -77,22 +96,47 @@ class TextPages:
         step = max(size, round(size * leading))
         return Layout(file, size, step, columns, left, gap, width, max(0, (self.side - 2 * left) // step))
 
-    def _lines(self, number: int, rng: np.random.Generator, layout: Layout) -> list[str]:
+    def _largest(
+        self, rng: np.random.Generator, file: str, leading: float, columns: int, lines: Sequence[str]
+    ) -> Layout:
+        """Of the layouts that hold the lines one of the largest letters; the smallest size does."""
+        smallest, largest = self.settings.font_size
+        sizes = range(smallest, max(smallest, min(largest, int(LARGEST * self.side))) + 1)
+        count = bisect.bisect_left(
+            sizes, True, lo=1, key=lambda size: not self._layout(file, size, leading, columns).holds(lines)
+        )
+        most = sizes[count - 1]
+        size = int(rng.integers(max(smallest, math.ceil(LARGE * most)), most + 1))
+        return self._layout(file, size, leading, columns)
+
+    def _lines_of_a_passage(self, number: int, rng: np.random.Generator, layout: Layout) -> list[str]:
+        """The first lines of it that the page has room for; what the font lacks is left out."""
+        assert self.passages is not None
         least, most = self.settings.lines
         wanted = min(int(rng.integers(least, most + 1)), layout.rows * layout.columns)
-        if self.passages is not None:
-            known = characters(layout.font_file)
-            text = "".join(letter for letter in self.passages[number % len(self.passages)] if letter in known)
-            return wrap(text, layout.fits)[:wanted]
-        return [self._line(rng, layout) for _ in range(wanted)]
+        known = characters(layout.font_file)
+        text = "".join(letter for letter in self.passages[number] if letter in known)
+        return wrap(text, layout.fits)[:wanted]
 
-    def _line(self, rng: np.random.Generator, layout: Layout) -> str:
-        least, most = self.settings.characters
+    def _random_lines(self, number: int, rng: np.random.Generator, layout: Layout) -> list[str]:
+        """
+        Args:
+            layout: that of the smallest font.
+        """
+        part = grown(number, self.growth)
+        fewest, most = self.settings.lines
+        most = fewest if part < 1 else most
+        wanted = min(int(rng.integers(fewest, most + 1)), layout.rows * layout.columns)
+        shortest, longest = self.settings.characters
+        longest = FIRST + round(part * (longest - FIRST)) if longest > FIRST else longest
+        return [self._line(rng, layout, min(shortest, longest), longest) for _ in range(wanted)]
+
+    def _line(self, rng: np.random.Generator, layout: Layout, least: int, most: int) -> str:
         while True:
             line = random_line(rng, least, most, self.val)
             if layout.fits(line):
                 return line
-            least, most = max(1, least - 1), max(4, most - 1)  # a word of four letters fits on any page that is read
+            least, most = max(1, least - 1), max(LEAST, most - 1)
 
     def _draw(self, rng: np.random.Generator, layout: Layout, lines: list[str]) -> np.ndarray:
         settings, side = self.settings, self.side

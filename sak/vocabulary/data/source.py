@@ -16,6 +16,16 @@ class Drawn(NamedTuple):
     answer: str
 
 
+Growth = tuple[int, int]  # the number of a sample up to which nothing grows, and that from which all is grown
+FULL: Growth = (0, 0)
+
+
+def grown(number: int, growth: Growth) -> float:
+    """How far a sample has grown, from 0 to 1."""
+    start, end = growth
+    return 1.0 if number >= end else max(0.0, (number - start) / (end - start))
+
+
 class Source(Protocol):
     """One kind of samples of one split."""
 

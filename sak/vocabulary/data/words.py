@@ -29,6 +29,7 @@ wave wax west whale wheat wheel willow window winter wolf wool xenon yacht yarn 
 zero zest zigzag zinc zone
 """
 WORDS = tuple(LIST.split())
+SHORTEST = min(map(len, WORDS))
 NUMBERS = 0.3  # share of the pieces of a line
 
 
@@ -44,7 +45,7 @@ def random_line(rng: np.random.Generator, least: int, most: int, val: bool) -> s
         pieces: list[str] = []
         length = -1
         for _ in range(4 * wanted):
-            piece = _piece(rng)
+            piece = _piece(rng, wanted if not pieces else SHORTEST)
             if length + 1 + len(piece) <= wanted:
                 pieces.append(piece)
                 length += 1 + len(piece)
@@ -55,7 +56,11 @@ def random_line(rng: np.random.Generator, least: int, most: int, val: bool) -> s
             return line
 
 
-def _piece(rng: np.random.Generator) -> str:
+def _piece(rng: np.random.Generator, room: int) -> str:
     if rng.random() < NUMBERS:
         return str(rng.integers(0, 10 ** rng.integers(1, 6)))
-    return WORDS[rng.integers(len(WORDS))]
+    word = WORDS[rng.integers(len(WORDS))]
+    if room < SHORTEST:  # no word is so short: some letters of one
+        start = int(rng.integers(0, len(word) - room + 1))
+        return word[start : start + room]
+    return word
