@@ -7,16 +7,20 @@ The published code has the network under several names, in files that hold a who
     transformer.vision_tower_high.    Vary and Vary-toy, beside CLIP, as vision_tower, and Qwen
 """
 
+import re
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from sak.errors import UserError
+from sak.files import shipped
+from sak.tensors import read_tensors
+from sak.vocabulary.bundle import load_weights
 from sak.vocabulary.network import FIRST, VocabularyNetwork
-from teachers import weights
 from teachers.base import resize_position_embedding
-from teachers.checkpoints import State
+from teachers.checkpoints import State, opened
 
 LAST = f"net_{FIRST + 1}.weight"  # of the network's own names, in all that is published
 # What else these files hold: projections, language models, CLIP.
@@ -28,7 +32,6 @@ BESIDE = (
 OURS = "vision.network."  # in a bundle
 OF_SAM = "image_encoder."
 SAMS = ("prompt_encoder.", "mask_decoder.")
-WHOSE = "the vocabulary"  # in messages
 
 
 def load_vary(path: str | Path, statistics: str = "clip") -> VocabularyNetwork:
@@ -49,10 +52,10 @@ def load_vary(path: str | Path, statistics: str = "clip") -> VocabularyNetwork:
     start = starts[0]
     own = State({key.removeprefix(start): value for key, value in state.items() if key.startswith(start)})
     try:
-        network = VocabularyNetwork("vit_b", *_sizes(own), statistics=statistics)
+        network = VocabularyNetwork("vit_b", **_sizes(own), statistics=statistics)
     except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"{path} is no vocabulary network: its tensors do not make one ({error})") from error
-    weights.load(network, own, path, WHOSE)
+    load_weights(network, own, path)
     _refuse_strangers(state, start, BESIDE, path)
     return network
 
@@ -84,8 +87,7 @@ def start_from(network: VocabularyNetwork, path: str | Path) -> str:
         )
     own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
     fresh = {name: value for name, value in network.state_dict().items() if not found and name in new}
-    resized = _resized({**own, **fresh}, network)
-    weights.load(network, State(resized), path, WHOSE)
+    load_weights(network, _resized({**own, **fresh}, network), path)
     _refuse_strangers(state, start, (*BESIDE, *SAMS) if start != OURS else ("vision.", "language_model."), path)
     return f"{path}" if found else f"SAM's encoder in {path}; its convolutions from random weights"
 
@@ -97,15 +99,15 @@ def _read(path: Path) -> State:
         UserError: there are none.
     """
     if not path.is_dir():
-        return weights.read(weights.local(str(path), WHOSE), WHOSE)
+        return opened(read_tensors(path if path.exists() else shipped("teachers").parent / path), path)
     for pattern in ("*.safetensors", "*.bin", "*.pth"):
         if files := sorted(path.glob(pattern)):
-            return State({key: value for file in files for key, value in weights.read(file, WHOSE).items()})
+            return State({key: value for file in files for key, value in opened(read_tensors(file), file).items()})
     raise UserError(f"{path} has no weights in it: neither *.safetensors nor *.bin nor *.pth")
 
 
-def _sizes(own: State) -> tuple[list[int], dict]:
-    """(image size, options of the encoder) that the weights are of."""
+def _sizes(own: State) -> dict[str, Any]:
+    """The arguments of the network that the weights are of."""
     width, _, patch, _ = own["patch_embed.proj.weight"].shape
     depth = 1 + max(int(key.split(".")[1]) for key in own if key.startswith("blocks."))
     _, h, w, _ = own["pos_embed"].shape
@@ -124,7 +126,12 @@ def _sizes(own: State) -> tuple[list[int], dict]:
         "out_chans": own["neck.0.weight"].shape[0],
         "mlp_ratio": own["blocks.0.mlp.lin1.weight"].shape[0] / width,
     }
-    return [h * patch, w * patch], options
+    convolutions = sorted(name for name in own if re.fullmatch(r"net_\d\.weight", name))
+    return {
+        "image_size": [h * patch, w * patch],
+        "options": options,
+        "channels": [len(own[name]) for name in convolutions],
+    }
 
 
 def _resized(own: dict[str, Tensor], network: VocabularyNetwork) -> dict[str, Tensor]:
