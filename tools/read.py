@@ -49,10 +49,9 @@ def main(arguments: list[str]) -> None:
         if options.boxes:
             with replacing(options.boxes) as partial:
                 draw_boxes(answer).save(partial, format="PNG")
-            unread = (
-                f"; {answer.boxes.malformed} of the answer's pieces cannot be read" if answer.boxes.malformed else ""
-            )
-            print(f"{len(answer.boxes.boxes)} boxes drawn in {options.boxes}{unread}", file=sys.stderr)
+            boxes = answer.boxes
+            unread = f"; {boxes.malformed} of the answer's pieces cannot be read" if boxes.malformed else ""
+            print(f"{len(boxes.boxes)} boxes drawn in {options.boxes}{unread}", file=sys.stderr)
 
 
 if __name__ == "__main__":
