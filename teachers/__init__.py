@@ -20,6 +20,7 @@ FAMILIES = {
     "sam": "teachers.sam:SAM",
     "timm": "teachers.timm_models:Timm",
     "student": "teachers.student:TrainedStudent",
+    "vocabulary": "teachers.vocabulary:Vocabulary",
 }
 
 

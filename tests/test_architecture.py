@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     "tools",
     "sak.research",
+    "sak.vocabulary",
     "sak.preflight",
     "sak.training",
     "sak.deploy",

@@ -1,10 +1,17 @@
-"""Try a trained student on a page in the browser: one's own pictures, all tasks, sources to knock out."""
+"""Try a trained model on a page in the browser: one's own pictures; of a student all tasks and sources to knock out.
+
+Of a model that reads the page has prompts, the answer as it is written, and its boxes.
+"""
+
+from pathlib import Path
 
 from sak.cli import run, tool_parser, whole
+from sak.errors import UserError
 from sak.limits import MOST_PIXELS
 
 EXAMPLE = """example:
   python tools/demo.py runs/sak_pascal_mini --longest-edge 192
+  python tools/demo.py runs/vary_mini
 
 It needs the extra "demo". The page is for this machine alone (127.0.0.1). See docs/deployment.md."""
 
@@ -20,6 +27,18 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from sak.deploy.extras import require  # after the command line's own mistakes: what follows loads torch
+    from sak.vocabulary.reading import Reader, reads
+
+    if Path(options.bundle).is_dir() and reads(options.bundle):
+        if options.longest_edge is not None:
+            raise UserError("--longest-edge is of students: a model that reads sees squares of one size")
+        reader = Reader(options.bundle, options.device)
+        require("demo", "gradio")
+        from sak.deploy.demo.page import serve
+        from sak.vocabulary.page import build as build_page
+
+        serve(build_page(reader, f"What {options.bundle} reads"), options.port)
+        return
     from sak.deploy.predictor import Predictor
 
     predictor = Predictor(options.bundle, options.device, longest_edge=options.longest_edge)

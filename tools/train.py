@@ -1,13 +1,15 @@
-"""Distil the teachers of a config into a student, train it on the tasks and evaluate it."""
+"""Distil a config's teachers into a student, train it on the tasks and evaluate it; or train a vision vocabulary."""
 
 import os
 
 from sak import config
 from sak.cli import config_parser, run
+from sak.config.derived import left_out
 
 EXAMPLE = """example:
   python tools/train.py configs/sak_pascal_mini.yaml
   python tools/train.py configs/sak_pascal_mini.yaml name=longer stages.multitask.steps=3000
+  python tools/train.py configs/vary_mini.yaml stages.vocabulary.steps=3000
 
 The same command again resumes an interrupted run. A finished one says so and stops."""
 
@@ -17,8 +19,13 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     experiment = config.load(options.config, options.overrides)
 
+    # After the config's own mistakes: they load torch and the model libraries.
     from sak.training.run_directory import RunDirectory
-    from sak.training.train import train  # after the config's own mistakes: it loads torch and the model libraries
+
+    if left_out(experiment.stages.vocabulary):
+        from sak.training.train import train
+    else:
+        from sak.vocabulary.training.train import train
 
     already = RunDirectory(experiment).finished
     results = train(experiment).results

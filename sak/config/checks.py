@@ -6,7 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from sak.config.derived import CHANGES, change, left_out, trained_beside
 from sak.config.ranges import MODEL_NAME, NAME, rules
-from sak.config.schema import LOSSES, METHODS, PRECISIONS, STAGES, STANDARDISATIONS, TASK_BALANCES
+from sak.config.schema import LOSSES, METHODS, PRECISIONS, STAGES, STANDARDISATIONS, TASK_BALANCES, VOCABULARY
+from sak.config.vocabulary import MERGES, STATISTICS
 from sak.errors import UserError
 
 Require = Callable[[bool, str, str], None]  # a condition, the key that breaks it, what its value must be
@@ -17,10 +18,15 @@ CHOICES = {
     "data.on_error": ("stop", "skip"),
     **{f"stages.{stage}.loss": LOSSES for stage in STAGES},
     **{f"stages.{stage}.standardise": STANDARDISATIONS for stage in STAGES},
-    **{f"{part}.optim.schedule": ("cosine", "poly") for part in ("stages.distill", "stages.multitask", "probe")},
+    **{
+        f"{part}.optim.schedule": ("cosine", "poly")
+        for part in (*(f"stages.{stage}" for stage in (*STAGES, VOCABULARY)), "probe")
+    },
     "stages.multitask.task_balance": TASK_BALANCES,
     "stages.multitask.method": (None, *METHODS),
     "cache.dtype": ("float16", "int8"),
+    "vocabulary.merge": MERGES,
+    "vocabulary.network.statistics": STATISTICS,
 }
 
 
@@ -57,6 +63,7 @@ def check(config: DictConfig, where: str) -> None:
     _check_multitask(config, require)
     _check_adaptation(config, require)
     _check_cache(config, require)
+    _check_vocabulary(config, require)
     _check_probe(config, require, where)
 
 
@@ -137,7 +144,37 @@ def _check_adaptation(config: DictConfig, require: Require) -> None:
 def _check_cache(config: DictConfig, require: Require) -> None:
     cache = config.cache
     require(cache.path is None or cache.views is not None, "cache.views", "a number, as cache.path is set")
-    require(set(cache.stages) <= set(config.stages), "cache.stages", f"of {', '.join(config.stages)}")
+    require(set(cache.stages) <= set(STAGES), "cache.stages", f"of {', '.join(STAGES)}")
+
+
+def _check_vocabulary(config: DictConfig, require: Require) -> None:
+    if left_out(config.stages.vocabulary):
+        return
+    require(config.distributed == "ddp", "distributed", "ddp, as stages.vocabulary trains no student")
+    require(not config.compile, "compile", "false, as stages.vocabulary trains no student")
+    settings = config.vocabulary
+    branch, known = settings.branch, ", ".join(config.teachers) or "none"
+    require(
+        branch.teacher is None or branch.teacher in config.teachers,
+        "vocabulary.branch.teacher",
+        f"one of the teachers ({known})",
+    )
+    if settings.merge == "none":
+        require(
+            branch.teacher is None and branch.student is None, "vocabulary.merge", "parallel or serial with a branch"
+        )
+    elif settings.merge == "parallel":
+        require(
+            (branch.teacher is None) != (branch.student is None),
+            "vocabulary.merge",
+            "none unless vocabulary.branch has either a teacher or a student",
+        )
+    else:
+        require(
+            branch.teacher is not None and branch.student is None,
+            "vocabulary.merge",
+            "parallel or none, unless vocabulary.branch.teacher is a CLIP, which takes the vocabulary for its patches",
+        )
 
 
 def _check_probe(config: DictConfig, require: Require, where: str) -> None:

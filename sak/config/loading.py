@@ -16,13 +16,13 @@ from yaml import MappingNode
 
 from sak.config import reading
 from sak.config.checks import check
-from sak.config.derived import change, trained_beside
-from sak.config.schema import LOCATIONS, Config, plain
+from sak.config.derived import change, left_out, trained_beside
+from sak.config.schema import LOCATIONS, STAGES, Config, plain
 from sak.config.tuning import tune
 from sak.errors import SHOWN, UserError
 from sak.files import shipped, write_text
 
-NO_DATASET = "none"  # what data.dataset is where neither labels nor images of one are asked for
+NO_DATASET = "none"  # what data.dataset is where neither labels nor images of one are asked for, and the like
 
 # Short names on the command line.
 ALIASES = {"from": "student.weights"}
@@ -47,7 +47,9 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         if key in ALIASES:
             override = ALIASES[key] + override.removeprefix(key)
         config = _merge(config, reading.content_of_override(override), reading.COMMAND_LINE)
-    if not OmegaConf.is_missing(config.data, "tasks") and not config.data.tasks:
+    if not left_out(config.stages.vocabulary):
+        _leave_out_student(config)
+    elif not OmegaConf.is_missing(config.data, "tasks") and not config.data.tasks:
         _leave_out_labels(config, str(path))
     try:
         missing = sorted(OmegaConf.missing_keys(config))
@@ -84,13 +86,7 @@ def _leave_out_labels(config: DictConfig, where: str) -> None:
     """
     distill, multitask = config.stages.distill, config.stages.multitask
     multitask.steps = 0
-    for mine, part, keys in (
-        (multitask, distill, ("batch_size",)),
-        (multitask.optim, distill.optim, ("lr", "weight_decay", "schedule")),
-    ):
-        for key in keys:
-            if OmegaConf.is_missing(mine, key) and not OmegaConf.is_missing(part, key):
-                mine[key] = part[key]
+    _take_over(multitask, distill)
     if OmegaConf.is_missing(config.data, "dataset"):
         if distill.images is None:
             raise UserError(
@@ -99,6 +95,33 @@ def _leave_out_labels(config: DictConfig, where: str) -> None:
             )
         config.data.dataset = NO_DATASET
         config.data.root = distill.images
+
+
+def _leave_out_student(config: DictConfig) -> None:
+    """A vocabulary is trained without one, and nobody need say what it would be, or be trained on."""
+    for stage in STAGES:
+        config.stages[stage].steps = 0
+        _take_over(config.stages[stage], config.stages.vocabulary)
+    for part, key, value in (
+        (config.data, "dataset", NO_DATASET),
+        (config.data, "root", NO_DATASET),
+        (config.data, "image_size", [config.vocabulary.data.image_size] * 2),
+        (config.data, "tasks", []),
+        (config.student, "stem", NO_DATASET),
+    ):
+        if OmegaConf.is_missing(part, key):
+            part[key] = value
+
+
+def _take_over(stage: DictConfig, other: DictConfig) -> None:
+    """What must be said of every stage is taken from another one where it is missing of one that is left out."""
+    for mine, part, keys in (
+        (stage, other, ("batch_size",)),
+        (stage.optim, other.optim, ("lr", "weight_decay", "schedule")),
+    ):
+        for key in keys:
+            if OmegaConf.is_missing(mine, key) and not OmegaConf.is_missing(part, key):
+                mine[key] = part[key]
 
 
 def save(config: DictConfig, path: str | os.PathLike) -> None:

@@ -17,12 +17,20 @@ from sak.config.schema import (
     EvaluationConfig,
     LabelConfig,
     MultitaskConfig,
-    OptimConfig,
     ProbeConfig,
     RendererConfig,
     StageConfig,
     StudentConfig,
     TeacherSpec,
+)
+from sak.config.steps import OptimConfig, StepsConfig
+from sak.config.vocabulary import (
+    LanguageModelConfig,
+    NetworkConfig,
+    PageConfig,
+    VocabularyConfig,
+    VocabularyDataConfig,
+    VocabularyStageConfig,
 )
 from sak.limits import LONGEST_NAME, MOST, MOST_PIXELS, MOST_PROCESSES, MOST_SEED
 
@@ -67,6 +75,11 @@ SCALES = Rule(
     "a list of different whole numbers from 1 to 64",
 )
 SEED = whole(0, MOST_SEED)
+FEWEST_TOKENS = 260  # of a byte-level tokenizer: the bytes, padding, the end, and the two around an image
+SPAN = Rule(
+    lambda ends: len(ends) == 2 and 1 <= ends[0] <= ends[1] <= MOST_PIXELS,
+    f"[least, most], each from 1 to {MOST_PIXELS}",
+)
 STORED = Rule(
     lambda numbers: 0 < len(numbers) == len(set(numbers)) and all(0 <= number <= 65535 for number in numbers),
     "different whole numbers from 0 to 65535",
@@ -114,9 +127,12 @@ RANGES: dict[type, dict[str, Rule]] = {
         "warmup_lr": NOT_NEGATIVE,
         "min_lr": NOT_NEGATIVE,
         "power": NOT_NEGATIVE,
+        "betas": Rule(
+            lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers from 0 to below 1"
+        ),
         "clip": POSITIVE,
     },
-    StageConfig: {
+    StepsConfig: {
         "steps": whole(0),
         "epochs": whole(1, beside="; steps=0 leaves the stage out"),
         "batch_size": whole(1),
@@ -124,6 +140,8 @@ RANGES: dict[type, dict[str, Rule]] = {
         "checkpoint_every": whole(1),
         "keep_last": whole(1),
         "log_every": whole(1),
+    },
+    StageConfig: {
         "standardise_images": whole(1),
         "teacher_dropping": PROBABILITY,
     },
@@ -144,6 +162,38 @@ RANGES: dict[type, dict[str, Rule]] = {
     AdaptationConfig: {"rank": whole(1), "taps": increasing("blocks of the backbone")},
     EvaluationConfig: {"batch_size": whole(1, beside=", or null for as many as the second stage trains on at once")},
     CacheConfig: {"views": whole(1, beside=", or null for new views in each epoch")},
+    VocabularyDataConfig: {
+        "kinds": NOT_NEGATIVE,
+        "image_size": whole(1, MOST_PIXELS),
+        "train": whole(1),
+        "val": whole(1),
+        "seed": SEED,
+        "growth": Rule(
+            lambda ends: len(ends) == 2 and 0 <= ends[0] <= ends[1] <= MOST,
+            "[from, to], two whole numbers of samples, the second not below the first",
+        ),
+        "things": whole(1, 30),
+        "scenes": whole(1),
+        "least_object": SHARE,
+    },
+    PageConfig: {
+        "lines": SPAN,
+        "characters": SPAN,
+        "columns": whole(1, 16),
+        "font_size": SPAN,
+        "rotation": Rule(lambda degrees: 0 <= degrees <= 45, "degrees, from 0 to 45"),
+        "noise": SHARE,
+        "empty": SHARE,
+    },
+    NetworkConfig: {
+        "channels": Rule(
+            lambda widths: len(widths) > 0 and all(1 <= width <= MOST for width in widths),
+            "the channels of at least one convolution, each positive",
+        )
+    },
+    LanguageModelConfig: {"tokens": whole(FEWEST_TOKENS, beside=": the 256 bytes and the special tokens")},
+    VocabularyConfig: {"context": whole(1)},
+    VocabularyStageConfig: {"evaluate_every": whole(1), "evaluate_samples": whole(1)},
     ProbeConfig: {
         "scales": SCALES,
         "steps": whole(1),

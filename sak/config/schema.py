@@ -10,7 +10,12 @@ from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-STAGES = ("distill", "multitask")  # in the order of training
+from sak.config.steps import OptimConfig, StepsConfig
+from sak.config.vocabulary import VocabularyConfig, VocabularyStageConfig
+
+STAGES = ("distill", "multitask")  # of a student, in the order of training
+VOCABULARY = "vocabulary"  # the stage of a vision vocabulary, which is trained by itself (docs/vocabulary.md)
+ORDER = (*STAGES, VOCABULARY)  # of all stages
 
 # What the keys of these names can be; `sak.distillation` and `sak.training` have what each does, under the same names.
 LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
@@ -21,7 +26,10 @@ FROZEN = ("linear", "losa")  # methods that leave their backbone as it is
 METHODS = (*FROZEN, "lora", "adapter", "bitfit", "full")
 
 # Keys that say where something lies, which may be written in many ways, and not what it is.
-LOCATIONS = ("output", "data.root", "student.weights", "student.path", "stages.distill.images", "cache.path")
+LOCATIONS = (
+    "output", "data.root", "student.weights", "student.path", "stages.distill.images", "cache.path",
+    "vocabulary.data.root", "vocabulary.network.weights", "vocabulary.branch.student", "vocabulary.weights",
+)  # fmt: skip
 
 
 @dataclass
@@ -144,33 +152,10 @@ class TeacherSpec:
 
 
 @dataclass
-class OptimConfig:
-    """AdamW with a linear warm-up and then a cosine or polynomial decay."""
+class StageConfig(StepsConfig):
+    """Of a student's training."""
 
-    lr: float = MISSING
-    weight_decay: float = MISSING
-    schedule: str = MISSING  # cosine or poly
-    warmup_steps: int = 0
-    warmup_epochs: int | None = None  # instead of warmup_steps
-    warmup_lr: float = 0.0  # where the warm-up starts
-    min_lr: float = 0.0  # where the cosine ends
-    power: float = 0.9  # of poly
-    clip: float | None = None  # largest norm of the gradient
-
-
-@dataclass
-class StageConfig:
-    """``steps`` or ``epochs``; ``steps: 0`` leaves the stage out, whatever ``epochs`` says."""
-
-    steps: int | None = None
-    epochs: int | None = None
-    batch_size: int = MISSING  # images per optimizer step, over all devices and accumulated micro-batches
-    accumulate: int = 1  # micro-batches per optimizer step
-    checkpoint_every: int = 1000  # steps
-    keep_last: int = 2  # checkpoints of the stage
-    log_every: int = 10  # steps
     loss: str = "cos+l1"  # of the distillation, one of LOSSES
-    optim: OptimConfig = field(default_factory=OptimConfig)
     standardise: str = "none"  # the teachers' features: none, phi_s or ema (docs/routers_and_losses.md)
     standardise_images: int = 512  # that the statistics of phi_s are taken from
     teacher_dropping: float = 0.0  # probability, for each image, of all teachers but the one with the largest loss
@@ -204,6 +189,7 @@ class MultitaskConfig(StageConfig):
 class StagesConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
     multitask: MultitaskConfig = field(default_factory=MultitaskConfig)
+    vocabulary: VocabularyStageConfig = field(default_factory=VocabularyStageConfig)  # instead of the other two
 
 
 @dataclass
@@ -273,6 +259,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)  # of stages.vocabulary alone
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 

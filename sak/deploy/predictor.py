@@ -57,7 +57,7 @@ class Predictor:
             student.knocked_out(without)
         except ValueError as error:
             raise UserError(str(error)) from error
-        self.device = _usable(device)
+        self.device = usable(device)
         self.student = student.to(self.device).eval()
         self.tasks: dict[str, Task] = {name: known[name] for name in tasks or known}
         self.without, self.longest_edge, self.whole, self.batch_size = tuple(without), longest_edge, whole, batch_size
@@ -168,7 +168,7 @@ class _Drawing:
         )
 
 
-def _usable(device: str | torch.device | None) -> torch.device:
+def usable(device: str | torch.device | None) -> torch.device:
     """
     Raises:
         UserError: torch knows no such device, or does not find it here.

@@ -82,6 +82,8 @@ class BundleFiles(PyTorchModelHubMixin):
             raise BundleError(_unreadable(f"there is no {CONFIG} that you may read", here=False))
         if not isinstance(config, dict):
             raise BundleError(_unreadable(f"its {CONFIG} holds no JSON object", here=True))
+        if config.get("kind") == "vocabulary":
+            raise BundleError("holds a model that reads, and no student: tools/read.py is for it")
         version = config.get(FORMAT_KEY, READABLE[0])
         if version not in READABLE:
             known = " and ".join(map(str, READABLE))

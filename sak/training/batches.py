@@ -22,6 +22,7 @@ class TrainingBatches:
         accumulate: micro-batches per step.
         rank, world: this process among all.
         timeout, skips: see `Loading`.
+        shuffle: draw an order of the images for each epoch; else they come as they lie.
 
     Raises:
         UserError: the batch cannot be cut evenly, or the data set has fewer images than a batch.
@@ -38,6 +39,7 @@ class TrainingBatches:
         world: int,
         timeout: int = TIMEOUT,
         skips: Skips | None = None,
+        shuffle: bool = True,
     ):
         if batch_size % (accumulate * world):
             raise UserError(
@@ -48,7 +50,7 @@ class TrainingBatches:
             raise UserError(f"batch_size is {batch_size}, but there are only {len(dataset)} training images")
         self.dataset, self.batch_size, self.accumulate = dataset, batch_size, accumulate
         self.seed, self.workers, self.rank, self.world = seed, workers, rank, world
-        self.timeout, self.skips = timeout, skips
+        self.timeout, self.skips, self.shuffle = timeout, skips, shuffle
         self.steps_per_epoch = len(dataset) // batch_size
         self._drawn = (-1, np.empty(0, dtype=np.int64))  # an epoch and its order
 
@@ -62,7 +64,10 @@ class TrainingBatches:
     def _order(self, epoch: int) -> np.ndarray:
         """Of all images in an epoch; drawn once for its steps, as millions take a while."""
         if self._drawn[0] != epoch:
-            self._drawn = (epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.dataset)))
+            order = np.arange(len(self.dataset))
+            if self.shuffle:
+                order = np.random.default_rng([self.seed, epoch]).permutation(order)
+            self._drawn = (epoch, order)
         return self._drawn[1]
 
     def steps(self, start: int, stop: int) -> Iterator[list[dict]]:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 
-from sak.config.schema import STAGES
+from sak.config.schema import ORDER
 from sak.errors import UserError
 from sak.files import replacing
 from sak.training.loss_record import DIVERGED
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CONTENT = ("stage", "step", "student", "optimizer", "scaler")  # no random state: it is drawn anew for every step
+NETWORK = "student"  # the weights of what is trained, whatever it is
+CONTENT = ("stage", "step", NETWORK, "optimizer", "scaler")  # no random state: it is drawn anew for every step
 
 
 @dataclass
@@ -48,7 +50,7 @@ def save(directory: Path, progress: Progress, state: dict[str, Any], keep: int =
         UserError: there is no room for it; the checkpoints before it are left as they are.
         FloatingPointError: a weight of the student is not finite; nothing is written.
     """
-    if name := not_finite(state["student"]):
+    if name := not_finite(state[NETWORK]):
         raise FloatingPointError(
             f"{name} of the student is not finite after step {progress.step} of the stage {progress.stage}; {DIVERGED}"
         )
@@ -110,6 +112,32 @@ def resume(directory: Path, verify: bool = True) -> tuple[Path, dict[str, Any]] 
     return None
 
 
+def take_up(directory: Path, keep: Mapping[str, int], accelerator: Accelerator) -> tuple[Path, dict[str, Any]] | None:
+    """`resume` of all processes together, the first of which verifies the checkpoints and prunes them.
+
+    Args:
+        keep: {stage: how many of its checkpoints}, where a kill may have left more.
+    """
+    with accelerator.main_process_first():
+        found = resume(directory, verify=accelerator.is_main_process)
+        for stage, number in keep.items() if accelerator.is_main_process else ():
+            prune(directory, stage, number)
+    return found
+
+
+def load_network(network: nn.Module, path: Path, state: dict[str, Any]) -> None:
+    """The weights of a checkpoint, which are taken out of its state.
+
+    Raises:
+        UserError: they are of another one.
+    """
+    try:
+        network.load_state_dict(state.pop(NETWORK), strict=True)
+    except RuntimeError as error:
+        difference = str(error).splitlines()[1].strip()
+        raise UserError(f"checkpoint {path} is of another student: {difference}") from error
+
+
 def load(path: Path, verify: bool = True) -> dict[str, Any]:
     """
     Args:
@@ -134,12 +162,12 @@ def load(path: Path, verify: bool = True) -> dict[str, Any]:
     lacking = [key for key in CONTENT if not isinstance(state, dict) or key not in state]
     if lacking:
         raise CorruptCheckpoint(f"checkpoint {path} is none of a training (it has no {lacking[0]!r})")
-    if not isinstance(state["student"], dict):
+    if not isinstance(state[NETWORK], dict):
         raise CorruptCheckpoint(f"checkpoint {path} is none of a training (its student is no dict of weights)")
-    if verify and (name := not_finite(state["student"])):
+    if verify and (name := not_finite(state[NETWORK])):
         raise CorruptCheckpoint(f"checkpoint {path} is corrupt ({name} of the student is not finite)")
     stage, step = state["stage"], state["step"]
-    if stage not in STAGES or not isinstance(step, int) or path_of(path.parent, Progress(stage, step)) != path:
+    if stage not in ORDER or not isinstance(step, int) or path_of(path.parent, Progress(stage, step)) != path:
         raise CorruptCheckpoint(f"checkpoint {path} is not what its name says (it is of step {step!r} of {stage!r})")
     return state
 
@@ -150,7 +178,7 @@ def not_finite(student: Mapping[str, Tensor]) -> str | None:
 
 
 def _newest_first(directory: Path) -> list[Path]:
-    return [path for stage in reversed(STAGES) for path in reversed(_of_stage(directory, stage))]
+    return [path for stage in reversed(ORDER) for path in reversed(_of_stage(directory, stage))]
 
 
 def _of_stage(directory: Path, stage: str) -> list[Path]:

@@ -96,4 +96,5 @@ class Learner:
 def adamw(model: nn.Module, optim: OptimConfig | DictConfig) -> torch.optim.AdamW:
     """AdamW over the parameters that require a gradient, in fused kernels: one pass over the memory of each."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=True)
+    betas = (optim.betas[0], optim.betas[1])
+    return torch.optim.AdamW(trained, lr=optim.lr, betas=betas, weight_decay=optim.weight_decay, fused=True)

@@ -20,7 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from sak import tables
-from sak.config.schema import STAGES
+from sak.config.schema import ORDER, STAGES
 from sak.evaluation.evaluate import Evaluation
 from sak.evaluation.figures import routing_heat_map
 from sak.plotting import pixels, save, tiled
@@ -45,7 +45,7 @@ class Tracker:
     def __init__(self, config: DictConfig, run: RunDirectory, steps: Mapping[str, int], done: Progress):
         self.run, self.done, self.histograms = run, done, config.tracking.histograms
         # Runs of before wrote all of it at the top, with steps that counted over both stages.
-        over_both = done.step + sum(steps[stage] for stage in STAGES[: STAGES.index(done.stage)])
+        over_both = done.step + sum(steps.get(stage, 0) for stage in ORDER[: ORDER.index(done.stage)])
         self.top = SummaryWriter(run.events, purge_step=over_both + 1)
         self.writers: dict[Path, SummaryWriter] = {}
         self.text("run/config", tables.verbatim(OmegaConf.to_yaml(config)))
@@ -137,7 +137,7 @@ def read_scalars(events: Path) -> Scalars:
         tag = f"{SECOND}/{tag}" if tag.startswith(tuple(f"{group}/" for group in OLD_GROUPS)) else tag
         first = before if tag.startswith(f"{SECOND}/") else 0
         add(tag, [scalar._replace(step=scalar.step - first) for scalar in scalars])
-    for stage in STAGES:
+    for stage in ORDER:
         for folder in sorted({file.parent for file in (events / stage).rglob("*tfevents*")}):
             source = "" if folder == events / stage else f"/{folder.relative_to(events / stage)}"
             for tag, scalars in _read(folder).items():

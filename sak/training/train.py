@@ -139,19 +139,13 @@ class Experiment:
 
     def _resume(self) -> dict | None:
         """What is left of the newest checkpoint once student, teaching and scaler have theirs; None without any."""
-        with self.accelerator.main_process_first():  # which verifies them, and sets corrupt ones aside, for all
-            found = checkpoint.resume(self.run.checkpoints, verify=self.accelerator.is_main_process)
-            for stage in STAGES if self.accelerator.is_main_process else ():  # which a kill may have kept from it
-                checkpoint.prune(self.run.checkpoints, stage, self.config.stages[stage].keep_last)
+        keep = {stage: self.config.stages[stage].keep_last for stage in STAGES}
+        found = checkpoint.take_up(self.run.checkpoints, keep, self.accelerator)
         if found is None:
             return None
         path, state = found
         set_image_size(self.student, self.config, state["stage"])
-        try:
-            self.student.load_state_dict(state.pop("student"), strict=True)
-        except RuntimeError as error:
-            difference = str(error).splitlines()[1].strip()
-            raise UserError(f"checkpoint {path} is of another student: {difference}") from error
+        checkpoint.load_network(self.student, path, state)
         self.teaching.load_states(state.pop("standardise", {}))
         if self.accelerator.scaler is not None and (scaler := state.pop("scaler")):
             self.accelerator.scaler.load_state_dict(scaler)  # one for both stages
@@ -161,16 +155,17 @@ class Experiment:
     def _training(self, stage: str, tracker: Tracker | None) -> StageTraining:
         return StageTraining(
             stage,
+            f"stage {list(self.stages).index(stage) + 1}/{len(self.stages)} {stage}",
             self.steps[stage],
             self.config,
             self.student,
             self.batches[stage],
-            self.teaching,
-            self.validation,
             self.accelerator,
             self.agreement,
             self.run.checkpoints,
             tracker,
+            self.teaching,
+            self.validation,
         )
 
     def _write_results(self, tracker: Tracker | None) -> None:

@@ -13,6 +13,7 @@ from sak import Student, config
 from sak.bundles import path_files
 from sak.bundles.build import build_committee, build_tasks
 from sak.bundles.change import changed_student, trained_student
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.distributed import RunningStatistics
 from sak.evaluation.panel import Panel
@@ -210,7 +211,7 @@ def test_the_plan_is_of_what_learns(load, add, added):
         source = trained_student(settings)
         student = changed_student(settings, source, build_tasks(settings.data), {"vit": [16] * 4})
         planned = plan(settings, {"distill": 4, "multitask": 4})
-        for stage in checkpoint.STAGES:
+        for stage in STAGES:
             objectives.choose_trained_weights(student, stage, distils=True)
             entrances = [p for name, p in student.named_parameters() if name.endswith("entrance") and p.requires_grad]
             learning = sum(p.numel() for p in student.parameters() if p.requires_grad)
@@ -219,7 +220,7 @@ def test_the_plan_is_of_what_learns(load, add, added):
 
 @pytest.mark.parametrize("stage", ["distill", "multitask"])
 def test_an_interrupted_change_ends_as_one_that_is_not(add, added, train_until_killed, stage):
-    settings = add(f"name=killed_in_{stage}", *(f"stages.{s}.checkpoint_every=1" for s in checkpoint.STAGES))
+    settings = add(f"name=killed_in_{stage}", *(f"stages.{s}.checkpoint_every=1" for s in STAGES))
     train_until_killed(settings, stage)
     run = train(settings)
     assert same(weights(run), weights(added))

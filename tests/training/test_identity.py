@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sak import config
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.panel import Panel
 from sak.training import checkpoint, tracking, train
@@ -22,7 +23,7 @@ def begun(tiny, archive, tmp_path, monkeypatch, train_until_killed):
     monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     own = ["data.tasks=[semseg]", "stages.distill.checkpoint_every=1", "output=runs", "data.root=archive"]
-    own += [f"stages.{stage}.batch_size=1" for stage in checkpoint.STAGES]
+    own += [f"stages.{stage}.batch_size=1" for stage in STAGES]
     own += ["stages.multitask.steps=1", "stages.multitask.evaluate_every=null"]
     train_until_killed(config.load(tiny, own), "distill")
     return own, tmp_path / "runs" / "tiny"

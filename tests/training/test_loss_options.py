@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from sak import Student, config
 from sak.bundles.build import build_student, build_tasks
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.panel import Panel
 from sak.training import checkpoint, tracking
@@ -53,7 +54,7 @@ def settings(tiny, monkeypatch):
     monkeypatch.setattr(Panel, "draw", lambda self, student: None)
     monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
     monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
-    short = [f"stages.{stage}.{key}" for stage in checkpoint.STAGES for key in ("checkpoint_every=1", "steps=2")]
+    short = [f"stages.{stage}.{key}" for stage in STAGES for key in ("checkpoint_every=1", "steps=2")]
     without = ["data.tasks=[semseg,normals]", "stages.multitask.evaluate_every=null"]
     return lambda *overrides: config.load(tiny, [*without, *short, *overrides])
 

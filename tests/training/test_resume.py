@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from sak import Student, config
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.panel import Panel
 from sak.tasks import build as build_task
@@ -56,7 +57,7 @@ def settings(tiny, monkeypatch):
     monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
 
     def load(*overrides):
-        every = [f"stages.{stage}.checkpoint_every=1" for stage in checkpoint.STAGES]
+        every = [f"stages.{stage}.checkpoint_every=1" for stage in STAGES]
         return config.load(tiny, ["data.tasks=[semseg,normals]", *every, *overrides])
 
     return load

@@ -118,7 +118,7 @@ def test_a_step_needs_no_value_of_the_device(tiny, trained, monkeypatch, options
     training = experiment._training(stage, None)
     monkeypatch.setattr(optimizer, "adamw", lambda model, optim: torch.optim.AdamW(model.parameters(), foreach=False))
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # which it is not made for
-    training._prepare(None)
+    training.objective = training.prepare(None)
     (batch,) = itertools.islice(training.batches.steps(0, 1), 1)
     for _ in range(2):  # in the first, optimizers make their states
         terms = training._step(batch, 0)

@@ -1,5 +1,5 @@
-from sak.training import waiting
-from sak.training.waiting import Waiting
+from sak.data import waiting
+from sak.data.waiting import Waiting
 
 
 class Clock:

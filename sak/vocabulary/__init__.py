@@ -1,0 +1,1 @@
+"""A vision vocabulary: a small language model reads and points through an encoder of ours (docs/vocabulary.md)."""

@@ -1,0 +1,1 @@
+"""The training of a vision vocabulary, and its evaluations on the way."""
