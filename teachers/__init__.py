@@ -19,6 +19,7 @@ FAMILIES = {
     "clip": "teachers.clip:CLIP",
     "sam": "teachers.sam:SAM",
     "timm": "teachers.timm_models:Timm",
+    "vocabulary": "teachers.vocabulary:Vocabulary",
 }
 
 

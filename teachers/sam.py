@@ -5,6 +5,7 @@ attention: n heads of d channels, G windows of a x b tokens (the whole grid of e
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -44,36 +45,25 @@ def image_encoder(model: str, **options) -> ImageEncoderViT:
     return ImageEncoderViT(norm_layer=norm, **{**ARCHITECTURES[model], **options})
 
 
-class SAM(Teacher):
-    """The image encoder of a promptable segmenter (Kirillov et al., arXiv 2304.02643) from segment_anything.
+class Encoder(Teacher):
+    """An encoder of segment_anything as a teacher, whatever it was trained for.
 
-    `model` is `vit_b`, `vit_l` or `vit_h`; `options` are arguments of its `ImageEncoderViT`; `weights` is a
-    checkpoint of the whole model, such as `sam_vit_b_01ec64.pth`, or of its `image_encoder.` alone; a file under a
-    published name must have the published SHA-256. As in the library, the longer side is resized to S
-    (`input_size`, else the encoder's 1024), the normalised image is padded with zeros on the right and below to a
-    square; the features are cropped to the part that shows the image. The shorter side goes to whole patches, where
-    the library rounds to pixels: so that what is cropped shows the image, all of it and nothing else. With
-    `input_size: native` the encoder sees the image at its own size without padding. At any size but its own, all of
-    its positions are resized.
+    Args:
+        backbone: without its neck: features are taken before it.
+        mean, std, report: as of `Teacher`.
     """
 
     LIBRARIES = ("segment-anything",)
 
-    def __init__(self, name: str, spec: TeacherSpec):
-        if spec.model not in ARCHITECTURES:
-            raise UserError(f"teacher {name}: {unknown('SAM model', spec.model, ARCHITECTURES)}")
-        with building(name, spec):
-            backbone = image_encoder(spec.model, **spec.options)
-        del backbone.neck  # features are taken before it
-        report = None
-        if spec.weights != RANDOM:
-            file, sha256 = PUBLISHED[spec.model]
-            file = weights.local(spec.weights, name) if spec.weights else weights.from_url(name, URL + file, sha256)
-            for published, begins in PUBLISHED.values():
-                if file.name == published:
-                    weights.check_sha256(file, begins, name)
-            rest = ("image_encoder.neck.", "prompt_encoder.", "mask_decoder.")
-            report = weights.load(backbone, weights.read(file, name), file, name, "image_encoder.", rest)
+    def __init__(
+        self,
+        name: str,
+        spec: TeacherSpec,
+        backbone: ImageEncoderViT,
+        mean: Sequence[float],
+        std: Sequence[float],
+        report: weights.LoadReport | None,
+    ):
         projection = backbone.patch_embed.proj
         depth = len(backbone.blocks)
         super().__init__(
@@ -82,8 +72,8 @@ class SAM(Teacher):
             backbone,
             widths=[projection.out_channels] * depth,
             strides=[projection.kernel_size[0]] * depth,
-            mean=IMAGENET_DEFAULT_MEAN,  # SAM's own, written there as 0..255
-            std=IMAGENET_DEFAULT_STD,
+            mean=mean,
+            std=std,
             report=report,
         )
         if spec.input_size is None:
@@ -113,6 +103,38 @@ class SAM(Teacher):
             if index in self.levels:
                 levels.append(tokens[:, :h, :w].permute(0, 3, 1, 2))
         return levels
+
+
+class SAM(Encoder):
+    """The image encoder of a promptable segmenter (Kirillov et al., arXiv 2304.02643) from segment_anything.
+
+    `model` is `vit_b`, `vit_l` or `vit_h`; `options` are arguments of its `ImageEncoderViT`; `weights` is a
+    checkpoint of the whole model, such as `sam_vit_b_01ec64.pth`, or of its `image_encoder.` alone; a file under a
+    published name must have the published SHA-256. As in the library, the longer side is resized to S
+    (`input_size`, else the encoder's 1024), the normalised image is padded with zeros on the right and below to a
+    square; the features are cropped to the part that shows the image. The shorter side goes to whole patches, where
+    the library rounds to pixels: so that what is cropped shows the image, all of it and nothing else. With
+    `input_size: native` the encoder sees the image at its own size without padding. At any size but its own, all of
+    its positions are resized.
+    """
+
+    def __init__(self, name: str, spec: TeacherSpec):
+        if spec.model not in ARCHITECTURES:
+            raise UserError(f"teacher {name}: {unknown('SAM model', spec.model, ARCHITECTURES)}")
+        with building(name, spec):
+            backbone = image_encoder(spec.model, **spec.options)
+        del backbone.neck
+        report = None
+        if spec.weights != RANDOM:
+            file, sha256 = PUBLISHED[spec.model]
+            file = weights.local(spec.weights, name) if spec.weights else weights.from_url(name, URL + file, sha256)
+            for published, begins in PUBLISHED.values():
+                if file.name == published:
+                    weights.check_sha256(file, begins, name)
+            rest = ("image_encoder.neck.", "prompt_encoder.", "mask_decoder.")
+            report = weights.load(backbone, weights.read(file, name), file, name, "image_encoder.", rest)
+        # The statistics are SAM's own, written there as 0..255.
+        super().__init__(name, spec, backbone, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, report)
 
 
 def run_block(block: Block, tokens: Tensor) -> Tensor:

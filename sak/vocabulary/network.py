@@ -8,19 +8,14 @@ import functools
 from collections.abc import Sequence
 
 import torch
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from segment_anything.modeling import ImageEncoderViT
-from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from sak.errors import UserError
 from teachers.base import resize_position_embedding, unknown
 from teachers.sam import ARCHITECTURES, run_block
+from teachers.vocabulary import PIXELS
 
-PIXELS = {
-    "imagenet": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-    "clip": (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
-}
 FIRST = 2  # the first convolution is called net_2, as in the published code: all weights have its names
 
 
