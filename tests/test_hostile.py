@@ -192,6 +192,7 @@ def listing(folder):
 # --- the table --------------------------------------------------------------------------------------------------------
 
 TINY = "tiny.yaml"
+LOSA = "stages.multitask.method=losa stages.distill.steps=0 adaptation.backbone=dinov2"
 # Of every numeric key at least one value that is none, or out of range.
 NUMBERS = """
     seed=-1 seed=1.5 seed=99999999999999999999 seed= seed=true data.workers=-1 data.workers=100000 data.timeout=0
@@ -541,6 +542,16 @@ OTHERS = {
     "demo cut": "cut cannot be read as a bundle",
     "demo bundle --port 0": "no whole number from 1 to 65535",
     "demo bundle --device abacus": "the device abacus cannot be used here",
+    "compare_adaptation": "required: config",
+    f"compare_adaptation {TINY} --methods x": "stages.multitask.method is null",
+    f"compare_adaptation {TINY} {LOSA} adaptation.backbone=sam": "adaptation.backbone is 'sam'",
+    f"compare_adaptation {TINY} {LOSA} --methods linear,prefix": "--methods has 'prefix'",
+    f"compare_adaptation {TINY} {LOSA} --methods linear --output file": "file cannot be used",
+    f"train {TINY} {LOSA} name=new adaptation.rank=25": "rank is 25, but must be from 1 to 24",
+    f"train {TINY} {LOSA} name=new adaptation.taps=[0,1,2,3,4]": "increasing numbers from 0 to 3",
+    f"train {TINY} {LOSA} name=new stages.multitask.method=full teachers.dinov2.scales=[1,2]": "at one scale",
+    f"train {TINY} {LOSA} name=new teachers.dinov2.family=student teachers.dinov2.weights=null": "no finished run",
+    f"compare_adaptation {TINY} {LOSA} --methods linear --output archive": "archive is not empty and holds no",
     "compare_runs": "required: run",
     "compare_runs nowhere": "nowhere is no run",
     "compare_runs runs/unfinished": "runs/unfinished is unfinished",

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from sak import data
 from sak.adaptation import Adapted
 from sak.bundles.adapted import build_adapted, describe_adapted
-from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.bundle import find_bundle, load_student
 from sak.bundles.tasks import records
 from sak.config.derived import CHANGES, distils, image_size, left_out, model_spec, unlabelled
 from sak.config.schema import STAGES, DataConfig, plain
@@ -224,7 +224,7 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     """
     try:
         bundle = find_bundle(path)
-        source = load_bundle(bundle)
+        source = load_student(bundle)
     except UserError as error:
         raise UserError(f"student.weights: {error}") from error
 

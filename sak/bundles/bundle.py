@@ -48,6 +48,21 @@ def load_bundle(source: str | Path) -> Student:
         raise UserError(str(error)) from error
 
 
+def load_student(source: str | Path) -> Student:
+    """As `load_bundle`, for what needs paths or a stem of our own.
+
+    Raises:
+        UserError: it cannot be had, or is a backbone with heads.
+    """
+    student = load_bundle(source)
+    if isinstance(student, Adapted):
+        raise UserError(
+            f"{source} is the backbone {student.backbone.name} with heads ({student.method}), but a student is needed "
+            "here"
+        )
+    return student
+
+
 def _kind(source: str | Path) -> type[Student]:
     """What is in a bundle, as its config.json has it; a student where that cannot be had, which reading it will say."""
     with contextlib.suppress(Exception):  # of json, the hub and its client

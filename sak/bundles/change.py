@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig
 
 from sak.bundles.build import build_student
-from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.bundle import find_bundle, load_student
 from sak.bundles.path_files import start_path
 from sak.config.derived import change, left_out, taught_by, trained_beside
 from sak.errors import UserError
@@ -34,7 +34,7 @@ def trained_student(config: DictConfig) -> Student | None:
     (what, teacher), place = changed, Path(config.student.weights)
     if (place / "config.yaml").is_file() and not (place / "metrics.json").is_file():
         raise UserError(f"from={place}: this run is unfinished; the command that started it goes on where it stopped")
-    student = load_bundle(find_bundle(place))
+    student = load_student(find_bundle(place))
     if (what == "add") == (teacher in student.paths):
         has = "has a path of it already" if what == "add" else "has no path of it"
         known = ", ".join(student.paths) or "none"

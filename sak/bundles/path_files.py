@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from sak import tables
-from sak.bundles.bundle import find_bundle, load_bundle, save_bundle
+from sak.bundles.bundle import find_bundle, load_student, save_bundle
 from sak.config.schema import plain
 from sak.errors import UserError
 from sak.files import replacing
@@ -104,7 +104,7 @@ def list_paths(place: str | os.PathLike) -> list[PathRecord]:
     """
     if Path(place).is_file():
         return [read_path(place)[0]]
-    student = load_bundle(find_bundle(place))
+    student = load_student(find_bundle(place))
     return [_with_teacher(record_of(student, name), place) for name in adapter_paths(student)]
 
 
@@ -116,7 +116,7 @@ def save_path(place: str | os.PathLike, teacher: str, file: str | os.PathLike) -
     """
     if Path(file).exists():
         raise UserError(f"{file} exists already: choose another file, or remove it")
-    student = load_bundle(find_bundle(place))
+    student = load_student(find_bundle(place))
     record = _with_teacher(record_of(student, teacher), place)
     tensors = {key: value.contiguous() for key, value in student.paths[teacher].state_dict().items()}
     with replacing(file) as partial, writing_safetensors(file):
@@ -189,7 +189,7 @@ def swap_path(place: str | os.PathLike, file: str | os.PathLike, output: str | o
     """
     if Path(output).exists():
         raise UserError(f"{output} exists already: choose another place for the bundle, or remove it")
-    student = load_bundle(find_bundle(place))
+    student = load_student(find_bundle(place))
     record, tensors = read_path(file)
     own = record_of(student, record.teacher)
     check_fits(record, student, file)

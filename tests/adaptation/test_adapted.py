@@ -5,11 +5,13 @@ import json
 import pytest
 import safetensors.torch
 import torch
+from omegaconf import OmegaConf
 
 import teachers
 from sak import Predictor, Student
 from sak.adaptation import Adapted
-from sak.bundles.bundle import load_bundle, save_bundle
+from sak.bundles.bundle import load_bundle, load_student, save_bundle
+from sak.bundles.change import trained_student
 from sak.config.schema import FROZEN, METHODS
 from sak.errors import UserError
 from teachers.fingerprints import weights_hash
@@ -222,3 +224,23 @@ def test_wrong_options(method, changes, sentence):
 def test_an_unknown_method():
     with pytest.raises(ValueError, match="unknown method 'prefix'; known: linear, losa"):
         adapted("prefix")
+
+
+def test_what_is_about_students_refuses_it(tmp_path):
+    save_bundle(adapted("losa"), tmp_path / "bundle")
+    for place in (load_student, load_path_owner):
+        with pytest.raises(
+            UserError, match=r"is the backbone backbone with heads \(losa\), but a student is needed here"
+        ):
+            place(tmp_path / "bundle")
+
+
+def load_path_owner(place):
+    return trained_student(
+        OmegaConf.create(
+            {
+                "student": {"weights": str(place), "add_teacher": "a", "update_teacher": None, "remove_teacher": None},
+                "stages": {"multitask": {"steps": 1}},
+            }
+        )
+    )

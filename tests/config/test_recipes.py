@@ -17,7 +17,9 @@ from teachers import Committee
 
 ROOT = Path(__file__).parents[2]
 OURS = ("sak_pascal_mini", "distill_folder")  # which no paper has
-FULL = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.stem not in OURS)
+FULL = sorted(
+    path for path in (ROOT / "configs").rglob("*.yaml") if path.stem not in OURS and path.parent.name != "adapt"
+)
 COMMITTEE = {"dinov2": 768, "clip": 768, "sam": 768}
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sak import config as configuration
 from sak.bundles.build import aligned_teachers, build_committee, build_student, build_tasks
-from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.bundle import find_bundle, load_student
 from sak.bundles.change import changed_student, trained_student
 from sak.config.derived import change, distils, taught_by
 from sak.config.schema import STAGES
@@ -56,7 +56,7 @@ def as_distilled(place: str, config: DictConfig) -> tuple[Student, Learned, dict
     changed = change(config)
     if changed and changed[0] == "remove":
         raise UserError(f"{place} removed a teacher and distilled none: give the run that it started from")
-    student = load_bundle(find_bundle(place))
+    student = load_student(find_bundle(place))
     source = trained_student(config)
     committee = build_committee(config, taught_by(config))
     dims = committee.dims

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from sak.bundles.build import build_pictures
-from sak.bundles.bundle import find_bundle, load_bundle
+from sak.bundles.bundle import find_bundle, load_student
 from sak.data import SPLITS, loading
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
@@ -53,7 +53,7 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     if images < 1:
         raise UserError(f"--images is {images}, but must be at least 1")
     models = build_models(models_to_probe(config))
-    sources = Sources(load_bundle(find_bundle(student))) if student else None
+    sources = Sources(load_student(find_bundle(student))) if student else None
     levels = {name: len(model.levels) for name, model in models.items()}
     if sources:
         levels["the student"] = len(sources.student.levels)

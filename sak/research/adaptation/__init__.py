@@ -1,0 +1,1 @@
+"""Ways to use a frozen backbone, compared: metrics against what each costs."""

@@ -1,0 +1,30 @@
+"""The example of clips: time is used."""
+
+import runpy
+from pathlib import Path
+
+import torch
+
+CLIPS = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "clips.py"))
+
+
+def test_a_disc_moves_as_its_label_says():
+    images, ways = CLIPS["clips"](64, seed=3)
+    assert images.shape == (64, 4, 3, 48, 48)
+    ground = images[:, :, :, :3, :3].mean(dim=(3, 4), keepdim=True)
+    there = (images - ground).abs().sum(2)
+    there = (there - 0.35).clamp(min=0)  # without the noise
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    weight = there.sum(dim=(2, 3)).clamp(min=1e-6)
+    centres = torch.stack([(there * y).sum((2, 3)) / weight, (there * x).sum((2, 3)) / weight], dim=-1)
+    seen = there.sum(dim=(2, 3)).amin(1) > 20
+    moved = (centres[:, -1] - centres[:, 0])[seen]
+    turns = torch.tensor(CLIPS["TURNS"]).float()
+    assert seen.sum() > 30
+    assert (moved @ turns.T).argmax(1).eq(ways[seen]).float().mean() > 0.95
+
+
+def test_with_a_mixing_along_time_the_direction_is_told_and_without_it_is_not():
+    sizes = {"train": 256, "test": 128, "steps": 150}
+    assert CLIPS["accuracy"](True, **sizes) > 0.6
+    assert CLIPS["accuracy"](False, **sizes) < 0.45
