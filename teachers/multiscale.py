@@ -24,16 +24,25 @@ class MultiScale(nn.Module):
     Args:
         scales: increasing whole numbers, for example [1, 2].
         resize_to: whose grid the maps get, that of the "first" scale or of the "last".
+        split, merge: as of `S2`; a whole image is only seen by a teacher that takes it at its own size.
 
     Raises:
-        UserError: the scales cannot be tiled, or `resize_to` is neither.
+        UserError: the scales cannot be tiled, or `resize_to` or `merge` is neither; when called: the teacher would
+            bring a larger image back to its own size.
 
     Attributes:
         name, levels, report: the teacher's.
-        dims: len(scales)·D of each level.
+        dims: len(scales)·D of each level; D with the merge "sum".
     """
 
-    def __init__(self, teacher: Teacher, scales: Sequence[int], resize_to: str = "first"):
+    def __init__(
+        self,
+        teacher: Teacher,
+        scales: Sequence[int],
+        resize_to: str = "first",
+        split: bool = True,
+        merge: str = "concat",
+    ):
         super().__init__()
         scales = list(scales)
         if not scales or scales != sorted(set(scales)) or scales[0] < 1:
@@ -46,11 +55,13 @@ class MultiScale(nn.Module):
         self.name = teacher.name
         self.levels = teacher.levels
         self.report = teacher.report
-        self.dims = [len(scales) * width for width in teacher.dims]
+        self.dims = [len(scales) * width if merge == "concat" else width for width in teacher.dims]
         self.scales = scales
         self.teacher = teacher
         # As a function, so that the teacher's weights have one name here, by which caches know them.
-        self.s2 = S2(teacher.__call__, scales, size=teacher.tile, resize_to=resize_to, antialias=True)
+        self.s2 = S2(
+            teacher.__call__, scales, size=teacher.tile, split=split, merge=merge, resize_to=resize_to, antialias=True
+        )
         self.eval()
 
     def grid(self, height: int, width: int, level: int = 0) -> tuple[int, int]:
@@ -68,7 +79,18 @@ class MultiScale(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images (B,3,H,W) in [0,1] -> one (B, len(scales)·D, h, w) map per level, the scales in order."""
-        return self.s2(self.teacher.cropped(images))
+        images = self.teacher.cropped(images)
+        if not self.s2.split:
+            self._check_whole(*images.shape[-2:])
+        return self.s2(images)
+
+    def _check_whole(self, height: int, width: int) -> None:
+        for look in self.s2.looks(height, width):
+            if self.teacher.tile(*look.size) != look.size:
+                raise UserError(
+                    f"teacher {self.name} brings every image to its own size, so that it cannot see a larger one as a "
+                    "whole; take one whose input_size is native, or leave split out."
+                )
 
     def train(self, mode: bool = True) -> "MultiScale":
         """A teacher stays in eval mode."""

@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> None:
     variants.add_argument("--losses", metavar="LIST", help="values of stages.*.loss")
     variants.add_argument("--standardise", metavar="LIST", help="values of stages.*.standardise")
     variants.add_argument("--task-balance", metavar="LIST", help="values of stages.multitask.task_balance")
+    variants.add_argument("--scales", metavar="LIST", help="of every teacher, as in [1],[1,2]: S2 teachers")
     variants.add_argument("--vary", action="append", default=[], metavar="KEY=LIST", help="values of any other key")
     variants.add_argument("--grid", action="store_true", help="cross all of these, instead of one at a time")
     parser.add_argument("--kinds", default="retrained", help="of --subsets: retrained, masked, or both with a comma")
@@ -98,6 +99,7 @@ def _ablate(options) -> None:
         "loss": options.losses,
         "standardise": options.standardise,
         "task_balance": options.task_balance,
+        "scales": options.scales,
     }
     for text in options.vary:
         key, equals, values = text.partition("=")

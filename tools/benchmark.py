@@ -9,7 +9,7 @@ from sak.limits import MOST_PROCESSES
 
 PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
-# name -> the module whose run() measures it and returns Markdown
+# name -> the module whose run() measures it and returns Markdown, or Markdown and a figure
 SECTIONS = {
     "student": "benchmarks.student",
     "steps": "benchmarks.steps",
@@ -20,6 +20,8 @@ SECTIONS = {
     "teachers": "benchmarks.teachers",
     "cache": "benchmarks.cache",
     "export": "benchmarks.export",
+    "adaptation": "benchmarks.adaptation",
+    "giants": "benchmarks.giants",
 }
 EXAMPLE = """example:
   python tools/benchmark.py metrics boundaries"""
@@ -53,10 +55,16 @@ def main(arguments: list[str]) -> None:
     import torch  # after the command line's own mistakes
     from benchmarks.page import keep
 
+    from sak.plotting import save
+
     torch.set_num_threads(options.threads)
     print(machine())
     for name in options.sections:
         measured = importlib.import_module(SECTIONS[name]).run()
+        if not isinstance(measured, str):
+            measured, figure = measured
+            save(figure, options.page.parent / "figures" / f"{name}.png")
+            measured += f"\n\n![{name}](figures/{name}.png)"
         print(f"\n## {name}\n\n{measured}", flush=True)
         keep(options.page, name, f"`python tools/benchmark.py {name}` on: {machine()}\n\n{measured}")
 

@@ -7,7 +7,8 @@ from sak.files import about
 from sak.limits import MOST_PROCESSES, MOST_SEED
 
 EXAMPLE = """example:
-  python tools/pretrain_teachers.py sam --data data/mini_context --output teachers/mini"""
+  python tools/pretrain_teachers.py sam --data data/mini_context --output teachers/mini
+  python tools/pretrain_teachers.py vit --data data/mini_context --width 52 --output runs/small --work runs/small"""
 
 
 def main(arguments: list[str]) -> None:
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--learning-rate", type=positive, metavar="RATE", help="peak rate (default: the recipe's)")
     parser.add_argument("--init", metavar="FILE", help="weights of the same miniature to go on from")
+    parser.add_argument("--width", type=whole(8, 4096), help="of the vit's tokens (default: the miniature's)")
     parser.add_argument("--seed", type=whole(0, MOST_SEED), default=0)
     parser.add_argument("--threads", type=whole(1, MOST_PROCESSES), default=1, help="CPU threads (default: 1)")
     options = parser.parse_args(arguments)
@@ -48,6 +50,7 @@ def main(arguments: list[str]) -> None:
             batch_size=options.batch_size,
             learning_rate=options.learning_rate,
             init=options.init,
+            width=options.width,
             seed=options.seed,
             threads=options.threads,
         )

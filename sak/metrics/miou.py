@@ -31,7 +31,11 @@ class MeanIoU(Metric):
 
     def compute(self) -> torch.Tensor:
         """Percent."""
+        return self.of_classes().mean()
+
+    def of_classes(self) -> torch.Tensor:
+        """Percent of each class, (num_classes,) float64."""
         confusion = self.confusion.double()
         intersection = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - intersection
-        return 100 * (intersection / union.clamp(min=1)).mean()
+        return 100 * intersection / union.clamp(min=1)

@@ -16,7 +16,7 @@ from teachers.pretrain.loop import Objective, fit
 from teachers.pretrain.miniatures import MINIATURES
 from teachers.pretrain.promptable import Promptable
 from teachers.pretrain.self_distillation import SelfDistillation
-from teachers.pretrain.supervised import Supervised
+from teachers.pretrain.supervised import Supervised, specification
 from teachers.weights import read, save
 
 
@@ -46,6 +46,7 @@ def pretrain(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     init: str | Path | None = None,
+    width: int | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> None:
@@ -58,12 +59,16 @@ def pretrain(
         command: what the card says it was made with.
         steps, batch_size, learning_rate: None for the recipe's.
         init: a weights file of this miniature to go on from.
+        width: of the vit's tokens, for smaller and larger ones that are trained alike; None: the miniature's.
 
     Raises:
-        UserError: there is no such miniature, or an archive or a file is incomplete.
+        UserError: there is no such miniature, it has one width, or an archive or a file is incomplete.
     """
     if name not in RECIPES:
         raise UserError(unknown("miniature", name, RECIPES))
+    if width is not None and name != "vit":
+        raise UserError(f"the miniature {name} has one width; leave the width out, or train the vit.")
+    spec = specification(width) if name == "vit" else MINIATURES[name]
     recipe, output = RECIPES[name], Path(output)
     steps = recipe.steps if steps is None else steps
     batch_size = recipe.batch_size if batch_size is None else batch_size
@@ -75,7 +80,8 @@ def pretrain(
     torch.manual_seed(seed)
     scenes = [data.load(root, "train") for root in roots]
     train, val = scenes[0], data.load(roots[0], "val")
-    objective = recipe.objective(data.join(scenes), batch_size)
+    options = {} if width is None else {"width": width}
+    objective = recipe.objective(data.join(scenes), batch_size, **options)
     if weights is not None:
         try:
             objective.start_from(weights)
@@ -86,7 +92,7 @@ def pretrain(
     exported = output / f"{name}.safetensors"
     state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
     # What the file notes of the network is told by the teacher that its spec describes.
-    teacher = cast(teachers.Teacher, teachers.build(name, dataclasses.replace(MINIATURES[name], weights=RANDOM)))
+    teacher = cast(teachers.Teacher, teachers.build(name, dataclasses.replace(spec, weights=RANDOM)))
     save(exported, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
     if isinstance(objective, SelfDistillation):
         measured = evaluation.self_distillation(str(exported), train, val)

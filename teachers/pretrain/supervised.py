@@ -7,6 +7,7 @@ a picture of ImageNet shows one, so each class is a question of its own.
 Legend: B images, C classes, N scenes.
 """
 
+import dataclasses
 from typing import Any
 
 import timm
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from sak.errors import UserError
+from teachers.base import TeacherSpec
 from teachers.pretrain import data
 from teachers.pretrain.loop import Objective
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
@@ -23,17 +26,35 @@ from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 PATCH_DROPOUT, WHOLE_IMAGES_FROM = 0.5, 0.85
 
 
+def specification(width: int | None = None) -> TeacherSpec:
+    """That of the miniature, or of another width.
+
+    Raises:
+        UserError: the miniature's heads do not divide the width.
+    """
+    spec = MINIATURES["vit"]
+    if width is None:
+        return spec
+    if width % spec.options["num_heads"]:
+        raise UserError(f"the width {width} is no multiple of the {spec.options['num_heads']} heads; choose another.")
+    return dataclasses.replace(spec, options={**spec.options, "embed_dim": width})
+
+
 class Supervised(Objective):
-    """The objective; `backbone` is timm's vision transformer with a classifier on its class token."""
+    """The objective; `backbone` is timm's vision transformer with a classifier on its class token.
+
+    Args:
+        width: D of its tokens; None: the miniature's.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, scenes: data.Scenes, batch_size: int):
+    def __init__(self, scenes: data.Scenes, batch_size: int, width: int | None = None):
         super().__init__(scenes, batch_size)
         self.classes = scenes.things.any(dim=0).nonzero().flatten()  # those that any scene shows
         self.labels = scenes.things[:, self.classes].float()
-        spec = MINIATURES["vit"]
+        spec = specification(width)
         backbone: Any = timm.create_model(
             spec.model, num_classes=len(self.classes), dynamic_img_size=True, patch_drop_rate=PATCH_DROPOUT,
             **spec.options,

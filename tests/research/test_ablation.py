@@ -183,6 +183,14 @@ def test_factors_vary_one_at_a_time_or_as_a_grid(committee):
     assert (len(stem.teachers), stem.stages.distill.steps) == (0, 0)
 
 
+def test_scales_are_those_of_all_teachers(committee):
+    ablation = Ablation(committee, [], all_variants(["dinov2", "clip"], None, {"scales": "[1],[1,2]"}), [0])
+    assert [variant.name for variant in ablation.variants] == [CONFIG, "scales=[1,2]"]
+    assert {tuple(teacher.scales) for teacher in ablation.runs[1].config.teachers.values()} == {(1, 2)}
+    with pytest.raises(UserError, match="there are no teachers"):
+        all_variants([], None, {"scales": "[1,2]"})
+
+
 def test_a_variant_or_baseline_that_makes_no_sense_is_refused(committee):
     with pytest.raises(UserError, match=r"'router=some'.*none of the variants config, router=sum; the nearest is rou"):
         Ablation(committee, [], all_variants([], None, {"router": "sum"}), [0], baseline="router=some")

@@ -1,5 +1,6 @@
 """The training of the miniatures, on an archive of a few coloured squares."""
 
+import dataclasses
 import json
 
 import cv2
@@ -180,6 +181,14 @@ def test_a_checkpoint_that_is_none_is_one_sentence(content, tmp_path):
         (tmp_path / "a.pt").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.pt (cannot be read|is no checkpoint of this training)"):
         fit(Line(), 10, 0.1, tmp_path / "a.pt", seed=3)
+
+
+def test_a_vit_of_another_width(archive, tmp_path):
+    pretrain("vit", [archive], tmp_path, tmp_path / "work", "c", steps=1, batch_size=2, width=24)
+    spec = MINIATURES["vit"]
+    weights, options = str(tmp_path / "vit.safetensors"), {**spec.options, "embed_dim": 24}
+    small = teachers.build("small", dataclasses.replace(spec, weights=weights, options=options))
+    assert [level.shape[1] for level in small(torch.rand(1, 3, 96, 96))] == [24] * 4
 
 
 def test_weights_of_another_miniature_to_go_on_from_are_refused(archive, tmp_path):

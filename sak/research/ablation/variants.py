@@ -24,13 +24,14 @@ TEACHERS = "teachers"  # the factor of subsets
 GRID = "grid"
 NONE = "none"  # the subset without teachers: the stem alone
 
-# What has a name of its own: {factor: the keys that get each of its values}.
+# What has a name of its own: {factor: the keys that get each of its values}; * is every teacher.
 FACTORS = {
     "router": ("student.router",),
     "adapter_ratio": ("student.adapter_ratio",),
     "loss": ("stages.distill.loss", "stages.multitask.loss"),
     "standardise": ("stages.distill.standardise", "stages.multitask.standardise"),
     "task_balance": ("stages.multitask.task_balance",),
+    "scales": ("teachers.*.scales",),
 }
 
 # What each run has of its own, and what to do instead of varying it.
@@ -145,11 +146,15 @@ def subset_name(subset: Sequence[str]) -> str:
     return "+".join(subset) or NONE
 
 
-def factor_variants(factor: str, values: str) -> list[Variant]:
+def factor_variants(factor: str, values: str, teachers: Sequence[str]) -> list[Variant]:
     """A variant for each of the comma-separated values of one of `FACTORS`, or of a key of the config."""
     if factor in OWN:
         raise UserError(f"--vary {factor}: {OWN[factor]}")
     keys = FACTORS.get(factor, (factor,))
+    if "*" in keys[0]:
+        keys = tuple(key.replace("*", teacher) for key in keys for teacher in teachers)
+        if not keys:
+            raise UserError(f"{factor} cannot be varied: there are no teachers in the config")
     parts = split_values(values, f"the list of values of {factor}")
     return [Variant(f"{factor}={v}", factor, tuple(f"{key}={v}" for key in keys)) for v in parts]
 
@@ -252,7 +257,7 @@ def all_variants(
         grid: cross all of them.
     """
     lists = [] if subsets is None else [[subset_variant(s, teachers) for s in parse_subsets(subsets, teachers)]]
-    lists += [factor_variants(factor, values) for factor, values in factors.items()]
+    lists += [factor_variants(factor, values, teachers) for factor, values in factors.items()]
     return crossed(lists) if grid and lists else list(itertools.chain(*lists))
 
 

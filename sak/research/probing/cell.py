@@ -14,7 +14,7 @@ from tqdm import tqdm
 from sak.config.schema import plain
 from sak.data.loading import Samples
 from sak.errors import UserError
-from sak.evaluation.evaluate import evaluate, to_device
+from sak.evaluation.evaluate import Keep, evaluate, to_device
 from sak.research.probing.head import ProbeHead
 from sak.student import StudentOutput
 from sak.tasks import Task
@@ -58,6 +58,7 @@ def probe_cell(
     events: Path,
     accelerator: Accelerator,
     progress: tqdm,
+    keep: Keep | None = None,
 ) -> dict[str, float]:
     """Train a head from the seed on, and evaluate it.
 
@@ -67,6 +68,7 @@ def probe_cell(
         sets: {split: samples with the model's features as "image", and the task's label}.
         events: directory for TensorBoard; what a start that was stopped has left there is replaced.
         progress: is moved on by the images trained on.
+        keep: is handed the predictions that are evaluated, as of `evaluate`.
 
     Raises:
         FloatingPointError: a loss or its gradient is not finite, in any step.
@@ -96,7 +98,7 @@ def probe_cell(
                 progress.set_postfix(loss=f"{value:.3g}", refresh=False)
         learner.release()
         found = evaluate(
-            student, {task.name: task}, sets["val"], settings.batch_size, config.data.workers, accelerator
+            student, {task.name: task}, sets["val"], settings.batch_size, config.data.workers, accelerator, keep
         ).metrics[task.name]
         for measure, value in found.items():
             writer.add_scalar(f"probe/metrics/{task.name}/{measure}", value, settings.steps)

@@ -76,7 +76,7 @@ class Probe:
         }
 
         self.path = Path(config.output) / f"{config.name}-probe"
-        shared = _shared_settings(config)
+        shared = shared_settings(config)
         self.origins = {
             name: {
                 **shared,
@@ -193,7 +193,7 @@ class Probe:
         return self.path / "probe.md"
 
 
-def _shared_settings(config: DictConfig) -> dict:
+def shared_settings(config: DictConfig) -> dict:
     """What the numbers of every cell depend on."""
     probe = plain(config.probe)
     dataset = plain(config.data)

@@ -4,10 +4,11 @@ Legend: B batch, D width, h, w a model's grid, H, W canvas, M models, L levels.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -67,23 +68,11 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     if sources:
         sources.to(device)
 
-    moments: dict[str, list[Moments]] = {}
-    for split in SPLITS:
-        for batch in _batches(datasets[split], images, batch_size, config.data.workers, f"features of {split}"):
-            pixels = to_device(batch, device)["image"]
-            maps = {name: model(pixels) for name, model in modules.items()}
-            if sources:
-                maps |= sources(pixels)
-            names = list(maps)
-            for level, features in enumerate(zip(*maps.values(), strict=True)):
-                if split not in moments:
-                    moments[split] = []
-                if level == len(moments[split]):
-                    moments[split].append(Moments([part.shape[1] for part in features]))
-                moments[split][level].update(_samples(features, batch["size"], pixels.shape[-2:]))
-    tokens, widest = moments["train"][-1].count, max(part.stop - part.start for part in moments["train"][-1].parts)
-    if tokens <= widest:
-        raise UserError(f"{tokens} tokens are too few to fit linear maps of {widest} channels; ask for more --images")
+    def seen(pixels: Tensor) -> dict[str, list[Tensor]]:
+        maps = {name: model(pixels) for name, model in modules.items()}
+        return maps | sources(pixels) if sources else maps
+
+    moments, names = collect(seen, datasets, images, batch_size, config.data.workers, device)
     result = {
         "models": names,
         "images": {split: min(images, len(datasets[split])) for split in SPLITS},
@@ -97,6 +86,42 @@ def compare(config: DictConfig, student: str | None = None, images: int = 300, b
     write_json(path / "similarity.json", result)
     save(heat_maps(result), path / "similarity.png")
     return path / "similarity.png"
+
+
+def collect(
+    models: Callable[[Tensor], Mapping[str, Sequence[Tensor]]],
+    datasets: Mapping[str, loading.Samples],
+    images: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+) -> tuple[dict[str, list[Moments]], list[str]]:
+    """({split: moments of each level}, the models' names), of tokens as `compare` takes them.
+
+    Args:
+        models: images -> {model: a map of each level}.
+        datasets: {split: pictures}; maps are fitted on those of "train".
+        images: of each split, evenly spread.
+
+    Raises:
+        UserError: they have too few tokens to fit linear maps.
+    """
+    moments: dict[str, list[Moments]] = {}
+    for split, dataset in datasets.items():
+        for batch in _batches(dataset, images, batch_size, workers, f"features of {split}"):
+            pixels = to_device(batch, device)["image"]
+            maps = models(pixels)
+            names = list(maps)
+            for level, features in enumerate(zip(*maps.values(), strict=True)):
+                if split not in moments:
+                    moments[split] = []
+                if level == len(moments[split]):
+                    moments[split].append(Moments([part.shape[1] for part in features]))
+                moments[split][level].update(_samples(features, batch["size"], pixels.shape[-2:]))
+    tokens, widest = moments["train"][-1].count, max(part.stop - part.start for part in moments["train"][-1].parts)
+    if tokens <= widest:
+        raise UserError(f"{tokens} tokens are too few to fit linear maps of {widest} channels; ask for more --images")
+    return moments, names
 
 
 def heat_maps(result: Mapping) -> Figure:

@@ -1,0 +1,1 @@
+"""What several scales do for a small frozen model, beside a larger one."""
