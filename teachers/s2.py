@@ -9,6 +9,7 @@ columns of tiles at a scale, D width of the model, h, w its token grid, N tokens
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -95,9 +96,10 @@ class S2(nn.Module):
         ):
             if value not in known:
                 raise UserError(f"S2: {name} is {value!r}; it can be {' or '.join(map(repr, known))}.")
-        if patch_size < 1 or num_prefix_tokens < 0:
+        if not isinstance(patch_size, int) or patch_size < 1 or num_prefix_tokens < 0:
             raise UserError(
-                f"S2: patch_size {patch_size} must be at least 1, num_prefix_tokens {num_prefix_tokens} at least 0."
+                f"S2: patch_size {patch_size} must be a whole number from 1, num_prefix_tokens {num_prefix_tokens} "
+                "one from 0."
             )
         if max_split_size is not None and not split:
             raise UserError("S2: split=False shows the whole image at once, so max_split_size has no meaning.")
@@ -138,11 +140,10 @@ class S2(nn.Module):
             UserError: a scale does not divide.
         """
         native = self.native(height, width)
-        looks = [self._look(native, scale) for scale in self.scales]
-        if self.max_tiles is not None:
-            grid = tile_grid(height, width, self.least_tiles, self.max_tiles, math.prod(native))
-            looks[-1] = Look(native, *grid)
-        return looks
+        if self.max_tiles is None:
+            return [self._look(native, scale) for scale in self.scales]
+        grid = tile_grid(height, width, self.least_tiles, self.max_tiles, math.prod(native))
+        return [*(self._look(native, scale) for scale in self.scales[:-1]), Look(native, *grid)]
 
     def forward(self, images: Tensor) -> Levels:
         """Images (B,3,H,W) -> what the model gives, of all scales: maps (B, n·D, h, w), tokens (B, P+N, n·D), or a list
@@ -199,13 +200,22 @@ class S2(nn.Module):
 
     def _grid(self, count: int, tile: tuple[int, int]) -> tuple[int, int]:
         """(h, w) of N tokens of a tile, which have its proportions."""
-        rows = tile[0] // self.patch_size if self.patch_size > 1 else round(math.sqrt(count * tile[0] / tile[1]))
-        if rows < 1 or count % rows:
+        rows = max(1, round(math.sqrt(count * tile[0] / tile[1])))
+        grid = rows, count // rows
+        if count == 0 or count % rows or not _is_grid_of(tile, grid):
             raise UserError(
                 f"S2: {count} tokens of a tile of {tile[0]} × {tile[1]} pixels, without {self.num_prefix_tokens} "
-                "prefix tokens, are no grid of its proportions; correct num_prefix_tokens or patch_size."
+                "prefix tokens, are no grid of its proportions; correct num_prefix_tokens."
             )
-        return rows, count // rows
+        return grid
+
+
+def _is_grid_of(tile: tuple[int, int], grid: tuple[int, int]) -> bool:
+    """Whether one size of square patches makes the grid of the tile, with what fills no patch left out or padded."""
+    sides = list(zip(tile, grid, strict=True))
+    left_out = max(side / (count + 1) for side, count in sides) < min(side / count for side, count in sides)
+    at_most = min(side / (count - 1) if count > 1 else math.inf for side, count in sides)
+    return left_out or max(side / count for side, count in sides) < at_most
 
 
 FORMS = "it must give maps (B,D,h,w), tokens (B,N,D), or a list of them"
@@ -276,7 +286,7 @@ def _pair(name: str, value: Size) -> tuple[int, int]:
 
 def _checked_scales(scales: Sequence[float]) -> list[float]:
     numbers = list(scales) if isinstance(scales, Sequence) and not isinstance(scales, str) else []
-    real = all(isinstance(scale, int | float) and not isinstance(scale, bool) for scale in numbers)
+    real = all(isinstance(scale, Real) and not isinstance(scale, bool) for scale in numbers)
     if not numbers or not real or not all(0 < scale < math.inf for scale in numbers) or numbers != sorted(set(numbers)):
         raise UserError(f"S2: scales {scales} must be a list of increasing positive numbers, as [1, 2].")
     return numbers

@@ -25,6 +25,6 @@ def test_a_disc_moves_as_its_label_says():
 
 
 def test_with_a_mixing_along_time_the_direction_is_told_and_without_it_is_not():
-    sizes = {"train": 256, "test": 128, "steps": 150}
-    assert CLIPS["accuracy"](True, **sizes) > 0.6
-    assert CLIPS["accuracy"](False, **sizes) < 0.45
+    found = CLIPS["accuracies"](train=192, test=96, steps=150)
+    assert found[True] > 0.6
+    assert found[False] < 0.45

@@ -130,7 +130,7 @@ def test_the_whole_image():
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
-@pytest.mark.parametrize("image", [(16, 16), (20, 36), (17, 37)])
+@pytest.mark.parametrize("image", [(16, 16), (20, 36), (17, 37), (5, 30)])
 def test_tokens_are_the_maps_and_prefix_tokens_the_mean_over_tiles(merge, image):
     tokens, images = Tokens(), torch.rand(2, 3, *image)
     maps = Maps()
@@ -204,6 +204,7 @@ def test_only_the_last_scale_follows_the_image():
     model, images = Maps(), torch.rand(1, 3, 24, 48)
     s2 = S2(model, [1, 2], size=16, max_tiles=8, resize_to="last")
     assert s2.looks(24, 48) == [Look((16, 16), 1, 1), Look((16, 16), 2, 4)]
+    assert S2(model, [1, 1.9], size=16, max_tiles=1).looks(24, 48) == [Look((16, 16), 1, 1)] * 2
     found = s2(images)
     assert found.shape == (1, 2 * WIDTH, 8, 16)
     expected = reference(model, images, [(16, 16), (32, 64)], (16, 16), target=-1)
@@ -231,7 +232,8 @@ def test_stitch_undoes_cut():
         ({"scales": [True]}, "increasing positive numbers"),
         ({"merge": "mean"}, "merge is 'mean'; it can be 'concat' or 'sum'"),
         ({"resize_to": 1}, "resize_to is 1"),
-        ({"patch_size": 0}, "patch_size 0 must be at least 1"),
+        ({"patch_size": 0}, "patch_size 0 must be a whole number from 1"),
+        ({"patch_size": (4, 4)}, "patch_size .4, 4. must be"),
         ({"num_prefix_tokens": -1}, "num_prefix_tokens -1"),
         ({"size": (1, 2, 3)}, r"size is \(1, 2, 3\); give pixels"),
         ({"size": 0}, "size is 0"),
@@ -267,6 +269,14 @@ def test_mistakes_when_it_is_made(arguments, sentence):
         (lambda images: None, {}, (8, 8), "the model gives NoneType"),
         (lambda images: images.mean((2, 3)), {}, (8, 8), r"the model gives \(1, 3\)"),
         (lambda images: [{}], {}, (8, 8), "the model gives dict"),
+        (Tokens(), {"num_prefix_tokens": 20}, (16, 16), "0 tokens of a tile of 16 × 16 pixels, without 20 prefix"),
+        # 20 tokens would make 4 × 5 places, but no grid of a square.
+        (
+            lambda images: torch.zeros(len(images), 20, 6),
+            {},
+            (16, 16),
+            "20 tokens of a tile of 16 × 16 pixels, without 0",
+        ),
         (Tokens(), {}, (16, 16), "18 tokens of a tile of 16 × 16 pixels, without 0 prefix tokens, are no grid"),
     ],
 )

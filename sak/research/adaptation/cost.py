@@ -31,6 +31,7 @@ from sak.tasks import Task
 from sak.training import objectives
 from sak.training.optimizer import adamw
 
+ADDING = ("losa", "lora", "adapter")  # methods whose trained weights are no part of the backbone
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -96,7 +97,7 @@ def _measured(file: Path, steps: int, student: bool) -> Cost:
     objectives.choose_trained_weights(model, "multitask", distils=teaches)
     heads = count(model.heads)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad) - heads
-    side = sum(w.numel() for name, w in model.stem.named_parameters() if name.startswith("side."))
+    added = trained if config.stages.multitask.method in ADDING else 0
     model.to(device).train()
     batch = _noise(config, tasks, device)
     features = objectives.of_images(committee) if committee is not None and teaches else None
@@ -119,7 +120,7 @@ def _measured(file: Path, steps: int, student: bool) -> Cost:
             with_maps = objectives.multitask(None, tasks, settings.loss, settings.alpha, known=lambda _: {"": maps})
             found["cached"] = step(lambda: with_maps(model, batch)[0])
     found["step"] = step(lambda: objective(model, batch)[0])
-    return Cost(heads, trained, count(model.stem) - side, **found)
+    return Cost(heads, trained, count(model.stem) - added, **found)
 
 
 def _square(levels: Sequence[Tensor]) -> Tensor:
