@@ -90,9 +90,7 @@ def evaluate_reading(options: argparse.Namespace) -> None:
     """
     for name in ("data", "dataset", "image_size", "num_heads", "baseline", "save_maps"):
         if getattr(options, name):
-            raise UserError(
-                f"--{name.replace('_', '-')} is of students, but {options.subject} has its own samples"
-            )
+            raise UserError(f"--{name.replace('_', '-')} is of students, but {options.subject} has its own samples")
     from sak.evaluation.subject import default_output
     from sak.vocabulary.benchmark import run_benchmark
 
