@@ -1,8 +1,13 @@
-"""Evaluate a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines."""
+"""Evaluate a trained student on PASCAL-Context or NYUD-v2: every metric, and its gain over single-task baselines.
 
+A run of a vision vocabulary is evaluated on its own samples, and asked again with the wrong images.
+"""
+
+import argparse
 from pathlib import Path
 
 from sak.cli import run, tool_parser, whole
+from sak.errors import UserError
 from sak.files import about
 from sak.limits import MOST_PIXELS, MOST_PROCESSES
 
@@ -10,6 +15,7 @@ EXAMPLE = """example:
   python tools/evaluate.py runs/sak_pascal_mini
   python tools/evaluate.py student/ --data /data/PASCALContext --baseline single_task_pascal_vitb --save-maps
   torchrun --nproc_per_node 4 tools/evaluate.py checkpoint.pth --data /data/NYUDv2 --output results/nyud
+  python tools/evaluate.py runs/vary_mini --tesseract
 
 The results are written to OUTPUT/metrics.json and OUTPUT/results.md, with --save-maps the predictions to
 OUTPUT/<task>/. See docs/evaluation.md."""
@@ -47,7 +53,15 @@ def main(arguments: list[str]) -> None:
         metavar="N",
         help="per process on CPUs; another number moves the last digits",
     )
+    parser.add_argument("--tesseract", action="store_true", help="of a vocabulary: let tesseract read its pages too")
     options = parser.parse_args(arguments)
+
+    from sak.vocabulary.reading import reads
+
+    if Path(options.subject).is_dir() and reads(options.subject):
+        return evaluate_reading(options)
+    if options.tesseract:
+        raise UserError(f"--tesseract is of a vision vocabulary, but {options.subject} is a student")
 
     import torch  # after the command line's own mistakes: these take a while to load
 
@@ -66,6 +80,24 @@ def main(arguments: list[str]) -> None:
     how = (options.split, baseline, options.boundaries, options.save_maps, options.overwrite)
     with about(output):
         run_benchmark(subject, output, *how)
+
+
+def evaluate_reading(options: argparse.Namespace) -> None:
+    """Of a model that reads.
+
+    Raises:
+        UserError: an option is given that is of students alone.
+    """
+    for name in ("data", "dataset", "image_size", "num_heads", "baseline", "save_maps"):
+        if getattr(options, name):
+            raise UserError(f"--{name.replace('_', '-')} is of students, but {options.subject} has its own samples")
+    from sak.evaluation.subject import default_output
+    from sak.vocabulary.benchmark import run_benchmark
+
+    output = options.output or default_output(options.subject)
+    how = (options.split, options.overwrite, options.batch_size, options.workers, options.tesseract)
+    with about(output):
+        run_benchmark(options.subject, output, *how)
 
 
 if __name__ == "__main__":

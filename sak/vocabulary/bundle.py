@@ -78,17 +78,6 @@ class VocabularyFiles(nn.Module):
         return model.eval()
 
 
-def start_from_bundle(model: nn.Module, place: str | os.PathLike) -> None:
-    """Give a model the weights of a bundle or finished run, strictly.
-
-    Raises:
-        UserError: there is none, it is corrupt, or of another model.
-    """
-    bundle = find_bundle(place)
-    _config(bundle)
-    load_weights(model, _tensors(bundle / WEIGHTS), bundle)
-
-
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
     """Strictly; weights that a model has under two names need stand there under one.
 

@@ -64,14 +64,22 @@ class VocabularyModel(VocabularyFiles):
     ):
         super().__init__()
         self.vision, self.language_model, self.tokenizer = vision, language_model, tokenizer
-        most = context_of(language_model)
-        if context is not None and context > most:
-            raise UserError(f"vocabulary.context is {context}, but the language model takes at most {most} tokens")
-        self.context = most if context is None else context
+        self.set_context(context)
         for mark in (IMAGE_START, IMAGE_END):
             if tokenizer.convert_tokens_to_ids(mark) in (None, tokenizer.unk_token_id):
                 raise UserError(f"the tokenizer has no token {mark}, between which and its like an image stands")
         self.warned = False  # of images that are not in [0, 1]
+
+    def set_context(self, context: int | None) -> None:
+        """As of the argument of this name.
+
+        Raises:
+            UserError: the language model does not take as many tokens.
+        """
+        most = context_of(self.language_model)
+        if context is not None and context > most:
+            raise UserError(f"vocabulary.context is {context}, but the language model takes at most {most} tokens")
+        self.context = most if context is None else context
 
     @property
     def image_size(self) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from sak.errors import UserError
 from sak.vocabulary.data import build
 from sak.vocabulary.data.charts import Table, ask
 from sak.vocabulary.data.detection import expressions
+from sak.vocabulary.data.drawn import FIRST_SIZES, SIZES, DrawnScenes
 from sak.vocabulary.data.objects import Object
 from sak.vocabulary.data.pages import wrap
 from sak.vocabulary.data.words import is_held_out
@@ -135,6 +136,19 @@ def test_lines_and_scenes_grow():
     assert max(wide) > 0.5
     val = made({"text": 1.0}, "val", val=30, **settings)
     assert max(len(line) for k in range(30) for line in val[k]["answer"].split("\n")) >= 7
+
+
+def test_things_of_a_growing_scene_are_all_of_the_sizes_of_its_time():
+    scenes = DrawnScenes(128, val=False, most=4, growth=(0, 100))
+    least, most = ((first + last) / 2 for first, last in zip(FIRST_SIZES, SIZES, strict=True))
+    longer = [
+        max(x2 - x1, y2 - y1)
+        for k in range(60)
+        for _, (x1, y1, x2, y2), _ in scenes.scene(50, np.random.default_rng(k)).objects
+    ]
+    assert len(longer) > 80
+    assert min(longer) >= least - 1 / 128
+    assert max(longer) <= most + 1 / 128
 
 
 def test_an_empty_page_has_an_empty_answer():

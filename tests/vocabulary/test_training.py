@@ -3,17 +3,21 @@
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import teachers
 from sak import config
+from sak.config.schema import teacher_spec
 from sak.errors import UserError
 from sak.training import checkpoint
 from sak.training.tracking import read_scalars
 from sak.vocabulary.model import VocabularyModel
+from sak.vocabulary.network import VocabularyNetwork
 from sak.vocabulary.training.blindness import Losses, losses
 from sak.vocabulary.training.train import Experiment, VocabularyTraining, train
 
@@ -238,3 +242,44 @@ def test_bad_input_is_one_sentence(reading, tmp_path, monkeypatch, overrides, sa
         train(reading(*overrides))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "runs" / "reading" / "student").exists()
+
+
+# --- the recipes ------------------------------------------------------------------------------------------------------
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_the_papers_recipes():
+    tiny, toy = (config.load(CONFIGS / f"{name}.yaml") for name in ("vary_tiny", "vary_toy"))
+    for recipe, epochs in ((tiny, 2), (toy, 1)):
+        stage = recipe.stages.vocabulary
+        assert (stage.epochs, stage.batch_size, stage.optim.lr, stage.optim.schedule) == (epochs, 512, 5e-5, "cosine")
+        with torch.device("meta"):
+            side, given = recipe.vocabulary.data.image_size, recipe.vocabulary.network
+            network = VocabularyNetwork(given.model, [side, side], {}, list(given.channels), given.statistics)
+        assert network.grid(side, side) == (16, 16)
+        assert network.channels == 1024
+    assert (tiny.vocabulary.merge, toy.vocabulary.merge) == ("none", "parallel")
+    assert not tiny.vocabulary.network.frozen
+    assert toy.vocabulary.network.frozen
+
+
+def test_the_papers_clip_has_as_many_tokens_as_the_vocabulary():
+    spec = config.load(CONFIGS / "vary_toy.yaml").teachers.clip
+    spec.weights = "random"
+    with torch.device("meta"):
+        clip = teachers.build("clip", teacher_spec(spec))
+    assert (clip.grid(1024, 1024), clip.dims) == ((16, 16), [1024])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["vocabulary.data.image_size=96"], r"has \[64, 64\] for vocabulary.data.image_size, not \[96, 96\]"),
+        (["vocabulary.network.channels=[24,48]"], r"has \[24, 32\] for vocabulary.network.channels"),
+        (["vocabulary.context=999"], "the language model takes at most 120"),
+    ],
+)
+def test_a_second_training_of_another_form_is_refused(reading, read, overrides, said):
+    with pytest.raises(UserError, match=said):
+        train(reading("name=tuned", f"vocabulary.weights={read}", *overrides))

@@ -103,14 +103,14 @@ class DrawnScenes:
 
     def _place(self, rng: np.random.Generator, part: float) -> list[Object]:
         wanted = int(rng.integers(1, 2 + int((self.most - 1) * part)))
-        least, most = (first + part * (last - first) for first, last in zip(FIRST_SIZES, SIZES, strict=True))
+        shortest, longest = (first + part * (last - first) for first, last in zip(FIRST_SIZES, SIZES, strict=True))
         placed: list[Object] = []
         for _ in range(10 * wanted):
             if placed and rng.random() < REPEATED:  # the like of another one, which only its place tells from it
                 name, colour = placed[-1].name, placed[-1].phrase.split()[0]
             else:
                 name, colour = str(rng.choice(list(THINGS))), str(rng.choice(list(COLOURS)))
-            aspect, longer = THINGS[name][0], rng.uniform(least, most)
+            aspect, longer = THINGS[name][0], rng.uniform(shortest, longest)
             wide, high = (longer, longer / aspect) if aspect >= 1 else (longer * aspect, longer)
             # Whole pixels, so that the box is exact in the picture.
             wide, high = (max(2, round(side * self.side)) for side in (wide, high))

@@ -68,8 +68,9 @@ def contact_sheet(dataset: Mixture, count: int = SHOWN) -> Figure:
     """The first samples in the order of training, with their prompts, answers and boxes."""
     count = min(count, len(dataset))
     rows = -(-count // ABREAST)
-    figure = Figure(figsize=(2.2 * ABREAST, 3.1 * rows), dpi=100, layout="constrained")
+    figure = Figure(figsize=(2.2 * ABREAST, 3.1 * rows), dpi=100)
     axes = figure.subplots(rows, ABREAST, squeeze=False).ravel()
+    figure.subplots_adjust(0.005, 0.28 / rows, 0.995, 1, 0.04, 0.4)  # with room for the texts below
     for axis in axes:
         axis.axis("off")
     for axis, index in zip(axes, range(count), strict=False):

@@ -9,12 +9,11 @@ from transformers import PreTrainedTokenizerBase
 from sak.bundles.bundle import find_bundle, load_bundle
 from sak.config.schema import plain
 from sak.errors import UserError
-from sak.vocabulary.bundle import start_from_bundle
 from sak.vocabulary.language_model import build_language_model, pretrained_tokenizer, train_tokenizer, width_of
 from sak.vocabulary.model import VocabularyModel
 from sak.vocabulary.network import VocabularyNetwork
 from sak.vocabulary.published import start_from
-from sak.vocabulary.vision import Branch, StudentBranch, TeacherBranch, build_vision
+from sak.vocabulary.vision import Branch, StudentBranch, TeacherBranch, build_vision, merge_of
 
 
 def build_tokenizer(config: DictConfig, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -43,6 +42,8 @@ def build_model(config: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
     """
     settings, side = config.vocabulary, config.vocabulary.data.image_size
     torch.manual_seed(config.seed)
+    if settings.weights is not None:
+        return _trained(config), f"all of {settings.weights}"
     given, language = settings.network, settings.language_model
     network = VocabularyNetwork(given.model, [side, side], plain(given.options), list(given.channels), given.statistics)
     started = f"the network from {start_from(network, given.weights)}" if given.weights else ""
@@ -51,11 +52,33 @@ def build_model(config: DictConfig, tokenizer: PreTrainedTokenizerBase) -> tuple
         started = "; ".join(filter(None, [started, f"the language model from {language.model}"]))
     branch = None if settings.merge == "none" else build_branch(config)
     vision = build_vision(network, settings.merge, branch, width_of(model))
-    reader = VocabularyModel(vision, model, tokenizer, settings.context)
-    if settings.weights is not None:
-        start_from_bundle(reader, settings.weights)
-        started = f"all from {settings.weights}"
-    return reader, started or "random weights"
+    return VocabularyModel(vision, model, tokenizer, settings.context), started or "random weights"
+
+
+def _trained(config: DictConfig) -> VocabularyModel:
+    """The model that training goes on with: its networks are what they are, and must be what the config says.
+
+    Raises:
+        UserError: there is none, or the config has another form of it.
+    """
+    settings = config.vocabulary
+    model = VocabularyModel.from_pretrained(settings.weights)
+    given, side = settings.network, settings.data.image_size
+    told = {
+        "network.model": given.model,
+        "network.options": plain(given.options),
+        "network.channels": list(given.channels),
+        "network.statistics": given.statistics,
+        "data.image_size": [side, side],
+        "merge": settings.merge,
+    }
+    for key, asked in told.items():
+        there = merge_of(model.vision) if key == "merge" else model.vision.network.settings[key.partition(".")[2]]
+        if there != asked:
+            raise UserError(f"vocabulary.weights: {settings.weights} has {there!r} for vocabulary.{key}, not {asked!r}")
+    if settings.context is not None:
+        model.set_context(settings.context)
+    return model
 
 
 def build_branch(config: DictConfig) -> Branch:
