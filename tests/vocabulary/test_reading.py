@@ -1,4 +1,4 @@
-"""A trained model at work: a small one that has learnt nothing for the files, one that knows the answer for the rest."""
+"""A trained model at work: one that has learnt nothing for the files, one that knows the answer for the rest."""
 
 import shutil
 from types import SimpleNamespace
