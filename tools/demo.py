@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     from sak.deploy.extras import require  # after the command line's own mistakes: what follows loads torch
-    from sak.vocabulary.reading import Reader, reads
+    from sak.vocabulary.reading.reader import Reader, reads
 
     if Path(options.bundle).is_dir() and reads(options.bundle):
         if options.longest_edge is not None:
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
         reader = Reader(options.bundle, options.device)
         require("demo", "gradio")
         from sak.deploy.demo.page import serve
-        from sak.vocabulary.page import build as build_page
+        from sak.vocabulary.reading.page import build as build_page
 
         serve(build_page(reader, f"What {options.bundle} reads"), options.port)
         return

@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--tesseract", action="store_true", help="of a vocabulary: let tesseract read its pages too")
     options = parser.parse_args(arguments)
 
-    from sak.vocabulary.reading import reads
+    from sak.vocabulary.reading.reader import reads
 
     if Path(options.subject).is_dir() and reads(options.subject):
         return evaluate_reading(options)
@@ -92,7 +92,7 @@ def evaluate_reading(options: argparse.Namespace) -> None:
         if getattr(options, name):
             raise UserError(f"--{name.replace('_', '-')} is of students, but {options.subject} has its own samples")
     from sak.evaluation.subject import default_output
-    from sak.vocabulary.benchmark import run_benchmark
+    from sak.vocabulary.reading.benchmark import run_benchmark
 
     output = options.output or default_output(options.subject)
     how = (options.split, options.overwrite, options.batch_size, options.workers, options.tesseract)

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--boxes {options.boxes} is one file, but there are {len(options.image)} pictures: give one")
 
     from sak.files import replacing  # after the command line's own mistakes: what follows loads torch
-    from sak.vocabulary.reading import Reader, draw_boxes
+    from sak.vocabulary.reading.reader import Reader, draw_boxes
 
     for image in options.image:
         if not Path(image).is_file():

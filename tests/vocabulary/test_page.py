@@ -7,11 +7,11 @@ from PIL import Image
 
 from sak.errors import UserError
 from sak.vocabulary.prompts import parse_boxes
-from sak.vocabulary.reading import Answer, pixels_of
+from sak.vocabulary.reading.reader import Answer, pixels_of
 
 gradio = pytest.importorskip("gradio")
 
-from sak.vocabulary.page import answered, build, examples  # noqa: E402
+from sak.vocabulary.reading.page import answered, build, examples  # noqa: E402
 
 TEXT = "dog: [100, 200, 300, 400]."
 

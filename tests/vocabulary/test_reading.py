@@ -1,4 +1,4 @@
-"""A trained model at work, with a small one that is not trained for the files and one that knows the answer for the rest."""
+"""A trained model at work: one that has learnt nothing for the files, one that knows the answer for the rest."""
 
 import shutil
 from types import SimpleNamespace
@@ -10,12 +10,12 @@ from PIL import Image
 
 from sak.config.vocabulary import VocabularyDataConfig
 from sak.errors import UserError
-from sak.vocabulary import tesseract
-from sak.vocabulary.benchmark import compared, verdict
 from sak.vocabulary.data import build
 from sak.vocabulary.data.examination import contact_sheet, examine
 from sak.vocabulary.prompts import READ, parse_boxes
-from sak.vocabulary.reading import Answer, Reader, draw_boxes, reads
+from sak.vocabulary.reading import tesseract
+from sak.vocabulary.reading.benchmark import compared, verdict
+from sak.vocabulary.reading.reader import Answer, Reader, draw_boxes, reads
 
 TEXT = "dog: [250, 500, 500, 1000];\ncat: [500, 000, 1000, 250]."
 
@@ -134,10 +134,9 @@ def test_a_config_s_samples_are_examined(tmp_path):
     sheet = contact_sheet(build(settings, "train"), 7)
     assert sum(len(axis.images) for axis in sheet.axes) == 7
     data = build(settings, "train")
-    shown = [axis.texts[1].get_text() for axis in sheet.axes[:7]]
-    assert [text.split("\n")[0][:4] for text in shown] == [
-        data.packed(k)["answer"][:4].split("\n")[0] for k in range(7)
-    ]
+    for number, axis in enumerate(sheet.axes[:7]):
+        first = data.packed(number)["answer"].split("\n")[0]
+        assert axis.texts[1].get_text().startswith(first[:4] or "(nothing)")
 
 
 def test_the_doctor_draws_a_sheet_and_tells_faulty_samples(call_tool, tmp_path, reading):

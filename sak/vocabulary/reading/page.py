@@ -16,7 +16,7 @@ from sak.deploy.demo.page import MOST_MEGAPIXELS
 from sak.errors import UserError
 from sak.vocabulary.data import build as build_data
 from sak.vocabulary.prompts import DETECT_ALL, READ
-from sak.vocabulary.reading import Answer, Reader, draw_boxes
+from sak.vocabulary.reading.reader import Answer, Reader, draw_boxes
 
 SEED = 2024  # of the rendered examples: not that of the training
 

@@ -6,10 +6,10 @@ from sak import config, tables
 from sak.data.loading import evenly_spread
 from sak.errors import UserError
 from sak.files import write_json, write_text
-from sak.vocabulary import tesseract
 from sak.vocabulary.data import build
 from sak.vocabulary.evaluate import Report, blind, evaluate
-from sak.vocabulary.reading import Reader
+from sak.vocabulary.reading import tesseract
+from sak.vocabulary.reading.reader import Reader
 
 BATCH = 32  # samples at once, where nothing else is said
 TESSERACT = "text_tesseract"  # its row in the report

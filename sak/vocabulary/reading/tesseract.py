@@ -1,6 +1,7 @@
 """Ordinary OCR software on the same pages, to compare with: Debian's `tesseract`, where it is installed."""
 
 import io
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ def read(image: Image.Image) -> str:
     image.resize(size, Image.Resampling.BICUBIC).save(picture, format="PNG")
     command = ["tesseract", "-", "-", "--psm", ONE_BLOCK, "--dpi", "300"]
     # One thread: many small pages are quicker so.
-    done = subprocess.run(command, input=picture.getvalue(), capture_output=True, env={"OMP_THREAD_LIMIT": "1"})
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "1"}
+    done = subprocess.run(command, input=picture.getvalue(), capture_output=True, env=environment)
     if done.returncode:
         raise UserError(f"tesseract fails: {done.stderr.decode(errors='replace').strip()}")
     lines = done.stdout.decode(errors="replace").splitlines()
