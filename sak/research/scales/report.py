@@ -1,6 +1,6 @@
 """The comparison of scales as tables and as a figure; `content` is what scales.json holds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -178,7 +178,7 @@ def _against_operations(axis: Axes, tasks: Tasks, content: Mapping, task: str) -
         marker = "o" if view is line else "s"
         operations = [content["gflop"][name] for name in view]
         axis.errorbar(operations, means, halves, label=label, marker=marker, color=f"C{number}", ms=4, capsize=2)
-    axis.set_xscale("log")
+    _logarithmic(axis, list(content["gflop"].values()))
     axis.set_xlabel("GFLOP of an image", fontsize=8)
     axis.set_title(f"{task}, {tasks[task].headline()[0]} ({tasks[task].units}) {arrow(tasks[task])}", fontsize=9)
     axis.legend(fontsize=6, frameon=False)
@@ -190,7 +190,7 @@ def _reconstruction(axis: Axes, content: Mapping) -> None:
     values = [100 * explained[name][-1] for name in names]
     axis.barh(range(len(names)), values, color=["C7" if name == content["ceiling"] else "C0" for name in names])
     for place, value in enumerate(values):
-        axis.text(value, place, f" {value:.0f}", va="center", fontsize=7)
+        axis.text(value, place, f" {value:.1f}", va="center", fontsize=7)
     axis.set_yticks(range(len(names)), names, fontsize=7)
     axis.invert_yaxis()
     axis.set_xlim(min(0, *values), 1.15 * max(values))
@@ -203,8 +203,17 @@ def _classes(axis: Axes, content: Mapping, classes: Mapping) -> None:
         gained = class_gains(content, classes, view).mean(0)
         axis.plot(classes["images"], gained, "o", ms=3.5, alpha=0.8, color=f"C{number}", label=view)
     axis.axhline(0, color="black", lw=0.6)
-    axis.set_xscale("log")
+    _logarithmic(axis, classes["images"])
     axis.set_xlabel("training images that show the class", fontsize=8)
     axis.set_ylabel(f"points of IoU above {content['small']}", fontsize=8)
     axis.set_title(f"{classes['task']}, class by class", fontsize=9)
     axis.legend(fontsize=6, frameon=False)
+
+
+def _logarithmic(axis: Axes, values: Sequence[float]) -> None:
+    """The axis of these numbers, marked at a few round ones: marks of its own would lie on each other."""
+    axis.set_xscale("log")
+    axis.minorticks_off()
+    places = np.geomspace(min(values), max(values), 4)
+    marks = sorted({float(f"{place:.1g}") for place in places})
+    axis.set_xticks(marks, [f"{mark:g}" for mark in marks])
