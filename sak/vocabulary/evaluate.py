@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sak.data.loading import Samples, evenly_spread, load, packed
-from sak.data.transforms import finish
+from sak.evaluation.evaluate import to_device
 from sak.vocabulary.data.mixture import Mixture
 from sak.vocabulary.scores import KINDS
 
@@ -32,12 +32,15 @@ MAX_NEW_TOKENS = 256
 class Reader(Protocol):
     """What is evaluated: a `VocabularyModel`, or anything that answers prompts about images."""
 
+    @property
+    def device(self) -> torch.device: ...
+
     def generate(
         self, images: Tensor, prompts: Sequence[str], beams: int = 1, max_new_tokens: int = MAX_NEW_TOKENS
     ) -> list[str]:
         """
         Args:
-            images: float32 (B, 3, H, W) in [0, 1].
+            images: float32 (B, 3, H, W) in [0, 1], on `device`.
         """
 
 
@@ -99,7 +102,7 @@ def evaluate(
 def answers(model: Reader, batches: Iterable[dict], beams: int, max_new_tokens: int) -> Iterator[Answer]:
     """What the model says to each prompt of batches of samples."""
     for batch in batches:
-        images = finish(batch)["image"]
+        images = to_device(batch, model.device)["image"]
         said = model.generate(images, batch["prompt"], beams=beams, max_new_tokens=max_new_tokens)
         for fields in zip(batch["name"], batch["kind"], batch["prompt"], batch["answer"], said, strict=True):
             yield Answer(*fields)

@@ -20,6 +20,8 @@ def data():
 class Oracle:
     """Knows every image of a data set by its pixels, and answers what belongs to the image that it is shown."""
 
+    device = torch.device("cpu")
+
     def __init__(self, data, wrong=0.0):
         self.known = {
             item["image"].numpy().tobytes(): item["answer"] for item in map(data.__getitem__, range(len(data)))
@@ -38,6 +40,8 @@ class Oracle:
 class Fluent:
     """Answers by heart what some other sample with such a prompt has, without a look."""
 
+    device = torch.device("cpu")
+
     def __init__(self, data):
         items = [data[i] for i in range(len(data))]
         self.by_prompt = {}
@@ -50,6 +54,8 @@ class Fluent:
 
 
 class Constant:
+    device = torch.device("cpu")
+
     def generate(self, images, prompts, beams=1, max_new_tokens=256):
         return ["lemon 7"] * len(prompts)
 
