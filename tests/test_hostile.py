@@ -532,7 +532,7 @@ OTHERS = {
     "demo cut": "cut cannot be read as a bundle",
     "demo bundle --port 0": "no whole number from 1 to 65535",
     "demo bundle --device abacus": "the device abacus cannot be used here",
-    "vision_tokens": "required: config",
+    "vision_tokens": "required: --variant, --output",
     "vision_tokens tiny.yaml --variant seed=1 --output curve": "trains no vocabulary",
     "vision_tokens tiny.yaml --variant seed=1 --variant seed=1 --output curve": "is given twice",
     "vision_tokens tiny.yaml --output curve": "required: --variant",
