@@ -552,7 +552,7 @@ OTHERS = {
     f"train {TINY} {LOSA} name=new stages.multitask.method=full teachers.dinov2.scales=[1,2]": "at one scale",
     f"train {TINY} {LOSA} name=new teachers.dinov2.family=student teachers.dinov2.weights=null": "no finished run",
     f"compare_adaptation {TINY} {LOSA} --methods linear --output archive": "archive is not empty and holds no",
-    "vision_tokens": "required: config",
+    "vision_tokens": "required: --variant, --output",
     "vision_tokens tiny.yaml --variant seed=1 --output curve": "trains no vocabulary",
     "vision_tokens tiny.yaml --variant seed=1 --variant seed=1 --output curve": "is given twice",
     "vision_tokens tiny.yaml --output curve": "required: --variant",
