@@ -25,6 +25,6 @@ def test_a_disc_moves_as_its_label_says():
 
 
 def test_with_a_mixing_along_time_the_direction_is_told_and_without_it_is_not():
-    found = CLIPS["accuracies"](train=192, test=96, steps=150)
-    assert found[True] > 0.6
-    assert found[False] < 0.45
+    found = CLIPS["accuracies"](test=96)
+    assert found[True] > 0.8
+    assert found[False] < 0.65  # the line that it goes along, from frames in no order: half of the answers
