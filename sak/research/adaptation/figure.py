@@ -14,6 +14,7 @@ PANELS: tuple[tuple[str, Callable[[Cost], float]], ...] = (
     ("seconds of a training step", lambda cost: cost.step.seconds),
     ("peak memory of training, MB", lambda cost: cost.step.peak / 1e6),
 )
+STUDENT = "student"  # which is in the table alone: its recipe, and its scale, are others
 LINEAR = 1000  # up to this number of weights the axis is linear: the linear probe has none
 
 
@@ -21,7 +22,7 @@ def figure(table: Table, costs: Mapping[str, Cost]) -> Figure:
     """Δm against trained weights, step time and peak memory; the line joins the Pareto front."""
     drawing = Figure(figsize=(10.2, 3.6), dpi=100, layout="constrained")
     axes = drawing.subplots(1, len(PANELS), sharey=True)
-    rows = [row for row in table.rows if row.metrics]
+    rows = [row for row in table.rows if row.metrics and row.variant != STUDENT]
     for axis, (title, cost_of) in zip(axes, PANELS, strict=True):
         points = []
         for number, row in enumerate(rows):
