@@ -3,8 +3,8 @@
 python examples/clips.py
 
 Every frame shows a bright disc on a dark ground, both of random colours. Frames in no order tell along which line
-it goes, but not which way: half of the answers. The backbone sees frames one by one, and once: its features are kept, and what
-is trained is the side network with a linear classifier.
+it goes, but not which way: half of the answers. The backbone sees frames one by one, and once: its features are kept,
+and what is trained is the side network with a linear classifier.
 """
 
 import torch

@@ -125,9 +125,10 @@ def test_the_figure_shows_every_method_against_every_cost():
     table, costs = a_table()
     drawn = figure(table, costs)
     for axis, (_, cost_of) in zip(drawn.axes, PANELS, strict=True):
-        labels = {text.get_text(): text.xy for text in axis.texts}
-        assert labels.keys() == costs.keys()
-        assert all(math.isclose(labels[name][0], cost_of(cost)) for name, cost in costs.items())
+        handles, labels = axis.get_legend_handles_labels()
+        places = {name: handle.lines[0].get_xdata()[0] for name, handle in zip(labels, handles, strict=True)}
+        assert places.keys() == costs.keys()
+        assert all(math.isclose(places[name], cost_of(cost)) for name, cost in costs.items())
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,12 @@ from sak.research.ablation.report import RETRAINED, Row, Table
 from sak.research.ablation.variants import CONFIG, Ablation, Run, Variant
 from sak.research.adaptation import report
 from sak.research.adaptation.cost import Cost, measured
-from sak.research.adaptation.figure import figure
+from sak.research.adaptation.figure import STUDENT, figure
 from sak.training.run_directory import RunDirectory, lock
 from sak.training.train import train
 
 FACTOR = "method"
 S2 = "_s2"  # ends the name of a method on features at several scales
-STUDENT = "student"
 OURS = {".lock", "configs", "runs", "costs.json", *(f"comparison.{form}" for form in ("md", "json", "png"))}
 ALL = tuple(name for method in METHODS for name in ((method, f"{method}{S2}") if method in FROZEN else (method,)))
 

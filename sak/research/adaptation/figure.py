@@ -14,6 +14,8 @@ PANELS: tuple[tuple[str, Callable[[Cost], float]], ...] = (
     ("seconds of a training step", lambda cost: cost.step.seconds),
     ("peak memory of training, MB", lambda cost: cost.step.peak / 1e6),
 )
+STUDENT = "student"  # which is in the table alone: its recipe, and its scale, are others
+MARKERS = "osD^vP*Xh"
 LINEAR = 1000  # up to this number of weights the axis is linear: the linear probe has none
 
 
@@ -21,28 +23,27 @@ def figure(table: Table, costs: Mapping[str, Cost]) -> Figure:
     """Δm against trained weights, step time and peak memory; the line joins the Pareto front."""
     drawing = Figure(figsize=(10.2, 3.6), dpi=100, layout="constrained")
     axes = drawing.subplots(1, len(PANELS), sharey=True)
-    rows = [row for row in table.rows if row.metrics]
+    rows = [row for row in table.rows if row.metrics and row.variant != STUDENT]
     for axis, (title, cost_of) in zip(axes, PANELS, strict=True):
         points = []
         for number, row in enumerate(rows):
             gains, cost = table.gains(row), cost_of(costs[row.variant])
             mean = statistics.fmean(gains)
             points.append((cost, mean))
-            colour = f"C{number}"
-            axis.errorbar(cost, mean, yerr=half_width(gains), fmt="o", ms=5, lw=1, color=colour)
-            axis.annotate(
-                row.variant, (cost, mean), textcoords="offset points", xytext=(5, 4), fontsize=7, color=colour
-            )
+            style = {"color": f"C{number}", "marker": MARKERS[number % len(MARKERS)], "label": row.variant}
+            axis.errorbar(cost, mean, yerr=half_width(gains), ls="", ms=6, lw=1, **style)
         front = pareto(points)
         axis.plot(*zip(*front, strict=True), color="grey", lw=0.9, ls="--", zorder=0)
         if cost_of is PANELS[0][1]:
             axis.set_xscale("symlog", linthresh=LINEAR)
+            axis.set_xticks([0, *(10**power for power in range(3, 10) if 10**power <= 2 * max(points)[0])])
         axis.margins(x=0.16, y=0.1)
         axis.set_xlabel(title, fontsize=8)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel(f"Δm against {table.baseline}, %", fontsize=8)
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     drawing.suptitle("dashed: no other method is better and cheaper; bars: 95 % interval over seeds", fontsize=8)
     return drawing
 
