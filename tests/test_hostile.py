@@ -556,7 +556,7 @@ OTHERS = {
     "vision_tokens tiny.yaml --variant seed=1 --output curve": "trains no vocabulary",
     "vision_tokens tiny.yaml --variant seed=1 --variant seed=1 --output curve": "is given twice",
     "vision_tokens tiny.yaml --output curve": "required: --variant",
-    "train tiny.yaml stages.vocabulary.steps=1": "vocabulary.data.kinds is empty",
+    "train tiny.yaml name=reads stages.vocabulary.steps=1": "vocabulary.data.kinds is empty",
     "read nowhere picture.jpg": "nowhere is no folder",
     "read bundle picture.jpg": "bundle holds a student",
     "read bundle": "required: image",
