@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import pytest
 import torch
 
 CLIPS = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "clips.py"))
@@ -24,6 +25,7 @@ def test_a_disc_moves_as_its_label_says():
     assert (moved @ turns.T).argmax(1).eq(ways[seen]).float().mean() > 0.95
 
 
+@pytest.mark.slow
 def test_with_a_mixing_along_time_the_direction_is_told_and_without_it_is_not():
     found = CLIPS["accuracies"](test=96)
     assert found[True] > 0.8

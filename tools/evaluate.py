@@ -4,6 +4,7 @@ A run of a vision vocabulary is evaluated on its own samples, and asked again wi
 """
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from sak.cli import run, tool_parser, whole
@@ -58,7 +59,11 @@ def main(arguments: list[str]) -> None:
 
     from sak.vocabulary.reading.reader import reads
 
-    if Path(options.subject).is_dir() and reads(options.subject):
+    vocabulary = False
+    with contextlib.suppress(UserError):  # which the evaluation of students says better
+        if Path(options.subject).is_dir() and reads(options.subject):
+            vocabulary = True
+    if vocabulary:
         return evaluate_reading(options)
     if options.tesseract:
         raise UserError(f"--tesseract is of a vision vocabulary, but {options.subject} is a student")

@@ -6,10 +6,10 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from huggingface_hub import hf_hub_download
 
-from sak.adaptation import Adapted
 from sak.errors import UserError
 from sak.files import read_json, replacing_directory
 from sak.student import BundleError, Student
@@ -55,9 +55,12 @@ def load_student(source: str | Path) -> Student:
         UserError: it cannot be had, or is a backbone with heads.
     """
     student = load_bundle(source)
-    if isinstance(student, Adapted):
+    if type(student) is not Student:
+        from sak.adaptation import Adapted  # only now: it loads the teachers
+
+        adapted = cast(Adapted, student)
         raise UserError(
-            f"{source} is the backbone {student.backbone.name} with heads ({student.method}), but a student is needed "
+            f"{source} is the backbone {adapted.backbone.name} with heads ({adapted.method}), but a student is needed "
             "here"
         )
     return student
@@ -72,6 +75,8 @@ def _kind(source: str | Path) -> type[Student]:
             with asked_only_if_reachable():
                 file = hf_hub_download(str(source), CONFIG)
         if "backbone" in read_json(Path(file)):
+            from sak.adaptation import Adapted  # only now: it loads the teachers
+
             return Adapted
     return Student
 

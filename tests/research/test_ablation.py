@@ -19,6 +19,7 @@ from accelerate import Accelerator
 
 from sak import cli, config, data
 from sak.bundles.build import build_tasks
+from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.panel import Panel
@@ -172,7 +173,7 @@ def test_factors_vary_one_at_a_time_or_as_a_grid(committee):
     assert len(ablation.runs) == 12
     run = ablation.of("loss=l2")[1]
     assert (run.name, run.config.seed, run.directory.path.name) == ("loss=l2-seed3", 3, "loss=l2-seed3")
-    assert {stage.loss for stage in run.config.stages.values()} == {"l2"}
+    assert {run.config.stages[stage].loss for stage in STAGES} == {"l2"}
     assert list(ablation.of("clip")[0].config.teachers) == ["clip"]
 
     grid = Ablation(committee, [], all_variants(names, "all,none", {"router": "mor,sum"}, grid=True), [0])

@@ -27,6 +27,7 @@ OVERRIDES = [
 ]
 
 
+@pytest.mark.slow
 def test_one_command_and_the_same_again(tiny, call_tool, tmp_path, monkeypatch, trained):
     monkeypatch.setattr(Panel, "draw", lambda self, student: None)
     monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)

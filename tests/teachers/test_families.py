@@ -343,7 +343,10 @@ def test_checkpoint_with_more_than_weights(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": "dinov3"}, r"unknown family 'dinov3'; did you mean dinov2\? Known: clip, dinov2, sam, timm"),
+        (
+            {"family": "dinov3"},
+            r"unknown family 'dinov3'; did you mean dinov2\? Known: clip, dinov2, sam, student, timm",
+        ),
         ({"levels": [0, 3]}, r"levels \[0, 3\] .* from 0 to 2"),
         ({"levels": [2, 0]}, "increasing"),
         ({"levels": []}, "increasing"),

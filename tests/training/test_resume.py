@@ -38,7 +38,7 @@ def stress(kills, *options):
     assert ": 0 differences" in process.stdout
 
 
-@pytest.mark.parametrize("options", [[], ["--half"]])
+@pytest.mark.parametrize("options", [[], pytest.param(["--half"], marks=pytest.mark.slow)])
 def test_killed_at_a_few_random_moments(options):
     stress(3, *options)
 
