@@ -61,8 +61,7 @@ def main(arguments: list[str]) -> None:
 
     vocabulary = False
     with contextlib.suppress(UserError):  # which the evaluation of students says better
-        if Path(options.subject).is_dir() and reads(options.subject):
-            vocabulary = True
+        vocabulary = Path(options.subject).is_dir() and reads(options.subject)
     if vocabulary:
         return evaluate_reading(options)
     if options.tesseract:
