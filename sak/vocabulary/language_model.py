@@ -20,14 +20,18 @@ from transformers import (
 
 from sak.errors import UserError
 from sak.student.hub import asked_only_if_reachable
-from sak.vocabulary.prompts import END, IMAGE_END, IMAGE_START
+from sak.vocabulary.prompts import END, IMAGE_END, IMAGE_START, PHRASES
 
 PAD = "<pad>"
 TOKENIZER = "tokenizer.json"  # of a trained one, in a run directory
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most so many tokens, to which no text is unknown; every digit is a token of its own."""
+    """Byte-level BPE of at most so many tokens, to which no text is unknown; every digit is a token of its own.
+
+    The template's and the prompts' fixed phrases are tokens besides. They say the same beside every image, and a small
+    language model that begins from nothing finds no image among dozens of them.
+    """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -39,6 +43,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens(list(PHRASES))
     return _wrapped(tokenizer)
 
 

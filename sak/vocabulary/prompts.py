@@ -22,6 +22,8 @@ MOST_BOXES = 30  # up to so many all objects are asked for; where there are more
 # The template: USER: <img>…</img> prompt ASSISTANT: answer </s>
 IMAGE_START, IMAGE_END = "<img>", "</img>"  # around the image's tokens
 END = "</s>"  # ends the answer
+USER, ASSISTANT = "USER: ", " ASSISTANT: "
+PHRASES = (USER, ASSISTANT, READ, DETECT_ALL)  # that are the same beside many images
 SCALE = 1000  # of the numbers in a box
 
 _BOX = r"\[\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*,\s*(\d+)\s*\]"
@@ -46,7 +48,7 @@ def around_image(prompt: str) -> tuple[str, str]:
     for mark in (IMAGE_START, IMAGE_END, END):
         if mark in prompt:
             raise UserError(f"the prompt holds {mark}, which marks where an image or an answer ends: leave it out")
-    return f"USER: {IMAGE_START}", f"{IMAGE_END} {prompt} ASSISTANT: "
+    return f"{USER}{IMAGE_START}", f"{IMAGE_END} {prompt}{ASSISTANT}"
 
 
 def box_string(objects: Mapping[str, Sequence[Box]]) -> str:

@@ -151,6 +151,20 @@ def test_things_of_a_growing_scene_are_all_of_the_sizes_of_its_time():
     assert max(longer) <= most + 1 / 128
 
 
+def test_random_lines_begin_in_the_upper_left_and_hold_codes():
+    pages = PageConfig(lines=[1, 1], characters=[1, 6], font_size=[12, 12], empty=0.0, rotation=0.0, noise=0.0)
+    data = made({"text": 1.0}, train=80, image_size=64, pages=pages)
+    mixed = 0
+    for index in range(80):
+        item = data[index]
+        ink = item["image"].mean(0) < 0.5
+        assert ink.any(0).nonzero()[0] < 20
+        assert ink.any(1).nonzero()[0] < 20
+        answer = item["answer"].replace(" ", "")
+        mixed += not answer.isalpha() and not answer.isdigit() and not any(map(str.isspace, item["answer"]))
+    assert mixed > 5  # letters and digits in one piece
+
+
 def test_an_empty_page_has_an_empty_answer():
     data = made({"text": 1.0}, train=20, pages=PageConfig(empty=1.0, noise=0.0))
     for index in range(20):

@@ -9,7 +9,9 @@ import torch
 from torch.nn import functional as F
 
 from sak.errors import UserError
+from sak.vocabulary.language_model import train_tokenizer
 from sak.vocabulary.model import VocabularyModel
+from sak.vocabulary.prompts import DETECT_ALL, END, READ, around_image
 
 IMAGES = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
 PROMPTS = ["Read it", "Detect ball, bottle in this image", "Read"]
@@ -230,3 +232,12 @@ def test_a_student_is_no_reader_and_a_reader_no_student(bundle, trained):
         VocabularyModel.from_pretrained(trained)
     with pytest.raises(ValueError, match="holds a model that reads, and no student"):
         Student.from_pretrained(bundle)
+
+
+def test_the_templates_phrases_are_tokens_and_letters_too():
+    tokens = train_tokenizer(["the heather", READ, DETECT_ALL], 260)
+    before, after = around_image(READ)
+    told = f"{before}{after}the heather 42 {END}"
+    names = [tokens.decode([each]) for each in tokens(told).input_ids]
+    assert names == ["USER: ", "<img>", "</img>", " ", READ, " ASSISTANT: ", *"the heather 42 ", END]
+    assert tokens.decode(tokens(told).input_ids) == told

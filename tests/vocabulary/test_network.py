@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sak.errors import UserError
-from sak.vocabulary.network import VocabularyNetwork
+from sak.vocabulary.network import PAPER, POSITIONS_STD, VocabularyNetwork
 
 
 def test_it_is_segment_anythings_encoder_and_two_bare_convolutions(parts):
@@ -29,6 +29,17 @@ def test_it_is_segment_anythings_encoder_and_two_bare_convolutions(parts):
     for weight in (first, second):
         maps = F.conv2d(maps, weight, stride=2, padding=1)
     torch.testing.assert_close(ours(images), maps.flatten(2).transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("statistics", ["imagenet", "clip"])
+def test_at_first_a_patch_of_plain_paper_brings_nothing_but_its_place(parts, statistics):
+    network = VocabularyNetwork("vit_b", (64, 64), parts.OPTIONS, [24], statistics)
+    paper = torch.full((1, 3, 64, 64), PAPER)
+    brought = network.patch_embed((paper - network.mean) / network.std)
+    convolution = network.patch_embed.proj
+    assert brought.abs().max() < convolution.weight[0].numel() ** -0.5 + 1e-5  # what its own bias begins with
+    assert network.patch_embed((paper - 0.5 - network.mean) / network.std).abs().max() > 0.5
+    assert network.pos_embed.std().item() == pytest.approx(POSITIONS_STD, rel=0.1)
 
 
 @pytest.mark.parametrize(("side", "tokens"), [(512, 64), (640, 100), (1024, 256), (1280, 400)])

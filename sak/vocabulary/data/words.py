@@ -1,5 +1,6 @@
 """Random lines of words and numbers, of which nothing can be guessed without looking at the page."""
 
+import string
 import zlib
 
 import numpy as np
@@ -30,7 +31,10 @@ zero zest zigzag zinc zone
 """
 WORDS = tuple(LIST.split())
 SHORTEST = min(map(len, WORDS))
-NUMBERS = 0.3  # share of the pieces of a line
+# Shares of the pieces of a line. Codes are letters and digits at random: who has learnt the words by heart, and looks
+# at nothing, cannot write them.
+NUMBERS, CODES = 0.2, 0.4
+SIGNS = string.ascii_lowercase + string.digits
 
 
 def is_held_out(text: str) -> bool:
@@ -57,8 +61,11 @@ def random_line(rng: np.random.Generator, least: int, most: int, val: bool) -> s
 
 
 def _piece(rng: np.random.Generator, room: int) -> str:
-    if rng.random() < NUMBERS:
+    kind = rng.random()
+    if kind < NUMBERS:
         return str(rng.integers(0, 10 ** rng.integers(1, 6)))
+    if kind < NUMBERS + CODES:
+        return "".join(SIGNS[place] for place in rng.integers(len(SIGNS), size=rng.integers(1, 7)))
     word = WORDS[rng.integers(len(WORDS))]
     if room < SHORTEST:  # no word is so short: some letters of one
         start = int(rng.integers(0, len(word) - room + 1))
