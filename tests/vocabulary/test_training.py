@@ -222,7 +222,7 @@ def test_answers_that_are_cut_are_told(reading):
         (["vocabulary.language_model.options.hidden=3"], "has 'hidden', which opt does not know"),
         (["vocabulary.language_model.options.num_attention_heads=5"], "do not suit opt"),
         (["vocabulary.context=100000"], "the language model takes at most 120"),
-        (["vocabulary.context=20"], "leave no room for an answer"),
+        (["vocabulary.context=8"], "leave no room for an answer"),
         (["vocabulary.merge=parallel"], "either a teacher or a student"),
         (["vocabulary.merge=series"], "one of none, parallel, serial"),
         (["vocabulary.merge=parallel", "vocabulary.branch.teacher=clip"], "one of the teachers"),
