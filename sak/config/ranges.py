@@ -183,6 +183,7 @@ RANGES: dict[type, dict[str, Rule]] = {
         "font_size": SPAN,
         "rotation": Rule(lambda degrees: 0 <= degrees <= 45, "degrees, from 0 to 45"),
         "noise": SHARE,
+        "moved": SHARE,
         "empty": SHARE,
     },
     NetworkConfig: {

@@ -15,7 +15,7 @@ STATISTICS = ("imagenet", "clip")  # what the vocabulary's pixels are normalised
 class PageConfig:
     """Of the rendered text pages; lengths are in pixels of the image."""
 
-    texts: str | None = None  # a folder of .txt files; null: random words and numbers, which nobody can guess
+    texts: str | None = None  # a folder of .txt files; null: random words, numbers and codes
     lines: list[int] = field(default_factory=lambda: [1, 3])  # [least, most] on a page
     characters: list[int] = field(default_factory=lambda: [8, 14])  # [least, most] in a line, as far as they fit
     columns: int = 1  # a page has from 1 to so many, which are read one after the other
@@ -23,6 +23,7 @@ class PageConfig:
     fonts: list[str] | None = None  # files of fonts; null: those that Debian has where it has any, and DejaVu
     rotation: float = 1.5  # degrees, at most, either way
     noise: float = 0.03  # largest standard deviation of the pixels' noise, of white = 1
+    moved: float = 1.0  # most by which text stands off the upper left, of the free room
     empty: float = 0.02  # share of the pages without text, to which the answer is empty
 
 

@@ -1,5 +1,6 @@
 """What each kind of sample shows is what its answer says, and is a function of seed and index."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -151,9 +152,13 @@ def test_things_of_a_growing_scene_are_all_of_the_sizes_of_its_time():
     assert max(longer) <= most + 1 / 128
 
 
-def test_random_lines_begin_in_the_upper_left_and_hold_codes():
-    pages = PageConfig(lines=[1, 1], characters=[1, 6], font_size=[12, 12], empty=0.0, rotation=0.0, noise=0.0)
+def test_random_lines_hold_codes_and_begin_where_they_are_told_to():
+    pages = PageConfig(
+        lines=[1, 1], characters=[1, 6], font_size=[12, 12], empty=0.0, rotation=0.0, noise=0.0, moved=0.1
+    )
     data = made({"text": 1.0}, train=80, image_size=64, pages=pages)
+    anywhere = made({"text": 1.0}, train=80, image_size=64, pages=dataclasses.replace(pages, moved=1.0))
+    assert max(int((anywhere[k]["image"].mean(0) < 0.5).any(1).nonzero()[0]) for k in range(80)) > 30
     mixed = 0
     for index in range(80):
         item = data[index]

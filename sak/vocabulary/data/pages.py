@@ -148,9 +148,8 @@ class TextPages:
         rows = math.ceil(len(lines) / layout.columns)  # columns of one height
         widest = max((chosen.getlength(line) for line in lines), default=0)
         total = widest if layout.columns == 1 else side - 2 * layout.left
-        # From the upper left on, as pages are written, and up to half a letter further.
         free = (side - 2 * layout.left - total, side - 2 * layout.left - rows * layout.leading)
-        x0, y0 = (layout.left + rng.uniform(0, max(0, min(room, layout.size / 2))) for room in free)
+        x0, y0 = (layout.left + rng.uniform(0, settings.moved * max(0, room)) for room in free)
         for index, line in enumerate(lines):
             column, row = divmod(index, rows)
             x = x0 + column * (layout.width + layout.gap)
