@@ -82,7 +82,9 @@ class LanguageModelConfig:
     model: str = "facebook/opt-125m"  # a name on the hub, a folder, or with options alone a kind, as opt or qwen2
     pretrained: bool = True  # its weights; false: random ones, and `model` is a kind
     options: dict[str, Any] = field(default_factory=dict)  # of its config
-    tokens: int | None = None  # train a byte-level tokenizer of so many tokens on the answers; null: the model's own
+    # Train a byte-level tokenizer of so many tokens on prompts and answers, with one more for each fixed phrase of the
+    # prompts and the template; null: the model's own.
+    tokens: int | None = None
 
 
 @dataclass

@@ -30,7 +30,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """Byte-level BPE of at most so many tokens, to which no text is unknown; every digit is a token of its own.
 
     The template's and the prompts' fixed phrases are tokens besides. They say the same beside every image, and a small
-    language model that begins from nothing finds no image among dozens of them.
+    language model that begins from nothing finds the image later among dozens of them.
     """
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)

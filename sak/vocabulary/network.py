@@ -18,7 +18,7 @@ from teachers.vocabulary import PIXELS
 
 # How an encoder begins that must learn to see from nothing: its library expects weights to be loaded. What a patch
 # brings at first is where it lies and what is on it; plain paper, which is far from the mean of photographs, brings
-# nothing. With positions of 0.02, or with paper's share, both are drowned, and a miniature stays blind for long.
+# nothing. With positions of 0.02, or with paper's share, a miniature learnt to look later (docs/vocabulary.md).
 POSITIONS_STD, PAPER = 0.5, 0.8
 FIRST = 2  # the first convolution is called net_2, as in the published code: all weights have its names
 

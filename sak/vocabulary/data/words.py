@@ -1,4 +1,4 @@
-"""Random lines of words and numbers, of which nothing can be guessed without looking at the page."""
+"""Random lines of words, numbers and codes, of which little can be guessed without looking at the page."""
 
 import string
 import zlib
@@ -43,7 +43,7 @@ def is_held_out(text: str) -> bool:
 
 
 def random_line(rng: np.random.Generator, least: int, most: int, val: bool) -> str:
-    """Words and numbers of `least` to `most` characters in all, as far as words come out so, of one of the splits."""
+    """Pieces of `least` to `most` characters in all, as far as words come out so, of one of the splits."""
     while True:
         wanted = int(rng.integers(least, most + 1))
         pieces: list[str] = []
