@@ -36,7 +36,7 @@ class VocabularyDataConfig:
     train: int = 100_000  # samples of an epoch; what is rendered differs in each of them
     val: int = 400
     seed: int = 0
-    # [from, to] samples of each kind of training: up to the first random lines have at most two characters and drawn
+    # [from, to] samples of each kind of training: up to the first random lines have one or two characters and drawn
     # scenes one large thing, and they grow until the second. Who begins with more does not find out that images help.
     growth: list[int] = field(default_factory=lambda: [0, 0])
     pages: PageConfig = field(default_factory=PageConfig)

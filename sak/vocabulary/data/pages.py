@@ -19,7 +19,7 @@ from sak.vocabulary.data.texts import Passages
 from sak.vocabulary.data.words import random_line
 from sak.vocabulary.prompts import READ
 
-FIRST = 2  # characters in a line where it begins to grow
+FIRST = (1, 2)  # characters in a line where it begins to grow, at least and at most
 LEAST = 4  # characters that any page has room for
 # Letters are nearly as large as their lines have room for: small ones on an empty page take far longer to be found.
 LARGE, LARGEST = 0.75, 0.7  # of the largest size that fits; of the page's side
@@ -50,7 +50,7 @@ class TextPages:
     """
     Args:
         side: pixels, height = width.
-        growth: of random lines, from `FIRST` characters to their length.
+        growth: of random lines, from `FIRST` characters to what the settings say.
 
     Raises:
         UserError: texts or fonts are missing, or the smallest font leaves no room for a word.
@@ -127,9 +127,9 @@ class TextPages:
         fewest, most = self.settings.lines
         most = fewest if part < 1 else most
         wanted = min(int(rng.integers(fewest, most + 1)), layout.rows * layout.columns)
-        shortest, longest = self.settings.characters
-        longest = FIRST + round(part * (longest - FIRST)) if longest > FIRST else longest
-        return [self._line(rng, layout, min(shortest, longest), longest) for _ in range(wanted)]
+        ends = zip(FIRST, self.settings.characters, strict=True)
+        shortest, longest = (min(first, last) + round(part * max(0, last - first)) for first, last in ends)
+        return [self._line(rng, layout, shortest, longest) for _ in range(wanted)]
 
     def _line(self, rng: np.random.Generator, layout: Layout, least: int, most: int) -> str:
         while True:
