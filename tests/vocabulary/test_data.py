@@ -116,7 +116,7 @@ def test_lines_are_of_the_lengths_asked_for_and_whole_on_the_page():
 
 
 def test_lines_and_scenes_grow():
-    """From one or two characters and one thing to all, over the first samples of training; val has it all from the start."""
+    """From one or two characters and one thing to all, over the first samples; val has all from the start."""
     pages = PageConfig(lines=[1, 2], characters=[1, 8], font_size=[11, 40], empty=0.0)
     settings = {"image_size": 64, "pages": pages, "growth": [50, 300]}
     text = made({"text": 1.0}, train=600, **settings)
