@@ -1,5 +1,7 @@
 """What all tests share: no network, no GPU, a seed; and a tiny experiment on the small archive of the fixtures."""
 
+import contextlib
+import gc
 import os
 import runpy
 import shutil
@@ -18,7 +20,8 @@ import torch
 from PIL import Image
 
 from sak import cli, config
-from sak.training import checkpoint
+from sak.evaluation.panel import Panel
+from sak.training import checkpoint, tracking
 from sak.training.train import train
 
 torch.set_num_threads(1)
@@ -31,6 +34,45 @@ STRANGERS = (Path(__file__).parent / "fixtures" / "own.yaml").read_text(
     encoding="utf-8"
 )  # with {tiny}, the config that it extends, and {root}
 TINY = (Path(__file__).parent / "fixtures" / "tiny.yaml").read_text(encoding="utf-8")  # with {output} and {root}
+
+
+# The pictures of a run's evaluations: three quarters of the time of one as short as those of the tests.
+PICTURES = [(Panel, "draw"), (tracking, "routing_heat_map"), (tracking.Tracker, "figure")]
+DRAWN = [getattr(*place) for place in PICTURES]
+
+
+def pytest_collection_finish():
+    # A training collects garbage at its end, and need not look through all libraries for it.
+    gc.collect()
+    gc.freeze()
+
+
+@contextlib.contextmanager
+def replaced(functions):
+    with pytest.MonkeyPatch.context() as patch:
+        for place, function in zip(PICTURES, functions, strict=True):
+            patch.setattr(*place, function)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_pictures():
+    """Runs leave out their pictures, but for what asks for `pictures` or `drawing`."""
+    with replaced([lambda *_: None] * len(PICTURES)):
+        yield
+
+
+@pytest.fixture(scope="session")
+def drawing(no_pictures):
+    """Gives a context in which runs draw their pictures."""
+    return lambda: replaced(DRAWN)
+
+
+@pytest.fixture
+def pictures(drawing):
+    """Of tests that look at a run's pictures, or whose data, tasks or teachers make other ones than most."""
+    with drawing():
+        yield
 
 
 @pytest.fixture

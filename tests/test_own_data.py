@@ -27,8 +27,9 @@ def experiment(strangers, strangers_text, tiny_text, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(experiment):
-    return train(config.load(experiment)).path
+def run(experiment, drawing):
+    with drawing():
+        return train(config.load(experiment)).path
 
 
 def test_fifteen_lines_train_and_evaluate_five_classes(experiment, run, strangers):

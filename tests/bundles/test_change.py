@@ -16,12 +16,11 @@ from sak.bundles.change import changed_student, trained_student
 from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.distributed import RunningStatistics
-from sak.evaluation.panel import Panel
 from sak.preflight.plan import plan
 from sak.research.similarity.aligners import as_distilled
 from sak.research.similarity.fidelity import compare_paths
 from sak.student.growth import EnteringGate
-from sak.training import checkpoint, objectives, tracking
+from sak.training import checkpoint, objectives
 from sak.training.train import train
 
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "pascal_format" / "PASCALContext"
@@ -46,15 +45,6 @@ teachers:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     return tmp_path_factory.mktemp("change")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Panel, "draw", lambda self, student: None)
-        patch.setattr(tracking, "routing_heat_map", lambda *_: None)
-        patch.setattr(tracking.Tracker, "figure", lambda *_: None)
-        yield
 
 
 @pytest.fixture(scope="module")

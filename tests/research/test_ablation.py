@@ -22,7 +22,6 @@ from sak.bundles.build import build_tasks
 from sak.config.schema import STAGES
 from sak.errors import UserError
 from sak.evaluation.masking import MaskedStudents
-from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_subject
 from sak.metrics.delta_m import delta_m
 from sak.research.ablation import jobs, report
@@ -33,7 +32,6 @@ from sak.research.ablation.report import Row, Table
 from sak.research.ablation.variants import CONFIG, Ablation, all_variants, parse_seeds, parse_subsets
 from sak.research.selection.game import MaskedGame
 from sak.tasks import TASKS, headlines
-from sak.training import tracking
 from sak.training.tracking import read_scalars
 
 SHORT = [f"stages.{stage}.steps=1" for stage in ("distill", "multitask")]
@@ -106,10 +104,6 @@ def committee(tiny):
 @pytest.fixture
 def forked(monkeypatch):
     monkeypatch.setattr(jobs, "_start", Forked)
-    # The runs' own figures take most of their time.
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
 
 
 def ablate(*arguments):

@@ -6,7 +6,6 @@ import math
 import pytest
 
 from sak import config
-from sak.evaluation.panel import Panel
 from sak.metrics.interval import half_width
 from sak.research.ablation.report import RETRAINED, Row, Table
 from sak.research.adaptation import report
@@ -14,7 +13,6 @@ from sak.research.adaptation.compare import ALL, Comparison, variants
 from sak.research.adaptation.cost import Cost, Step, _measured
 from sak.research.adaptation.figure import PANELS, figure, pareto
 from sak.tasks import TaskDescription, build
-from sak.training import tracking
 
 OVERRIDES = [
     "stages.distill.steps=0",
@@ -29,8 +27,6 @@ OVERRIDES = [
 
 @pytest.mark.slow
 def test_one_command_and_the_same_again(tiny, call_tool, tmp_path, monkeypatch, trained):
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
     output = tmp_path / "comparison"
     command = ["compare_adaptation", tiny, *OVERRIDES, "--methods", "linear,losa", "--seeds", "0,1", "--steps", "1"]
     command += ["--student", trained, "--set", "losa:stages.multitask.optim.lr=5e-4", "--output", output]

@@ -10,11 +10,10 @@ from safetensors.torch import load_file
 from sak import config
 from sak.config.schema import FROZEN, METHODS
 from sak.errors import UserError
-from sak.evaluation.panel import Panel
 from sak.preflight.doctor import diagnose
 from sak.preflight.fill_cache import fill
 from sak.preflight.plan import plan
-from sak.training import tracking, train
+from sak.training import train
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining
 from teachers.cache import TeacherCache
@@ -35,9 +34,7 @@ real_features = DINOv2.features
 
 
 @pytest.fixture
-def settings(tiny, monkeypatch):
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
+def settings(tiny):
     return lambda method, *more: config.load(tiny, [*SETTINGS, f"stages.multitask.method={method}", *more])
 
 

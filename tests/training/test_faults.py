@@ -198,7 +198,7 @@ def one_of(archive, split):
     return (archive / "ImageSets" / "Context" / f"{split}.txt").read_text().split()[0]
 
 
-def test_a_run_skips_says_so_and_goes_on_exactly(own, archive, monkeypatch):
+def test_a_run_skips_says_so_and_goes_on_exactly(own, archive, monkeypatch, pictures):
     os.truncate(archive / "JPEGImages" / f"{one_of(archive, 'train')}.jpg", 1500)
     shrink(archive / "sal_distill" / f"{one_of(archive, 'val')}.png")
     with pytest.raises(UserError, match=rf"{one_of(archive, 'train')}\.jpg is corrupt"):

@@ -9,8 +9,7 @@ import torch
 from sak import config
 from sak.config.schema import STAGES
 from sak.errors import UserError
-from sak.evaluation.panel import Panel
-from sak.training import checkpoint, tracking, train
+from sak.training import checkpoint, train
 from sak.training.checkpoint import Progress
 from sak.training.run_directory import RunDirectory
 
@@ -18,9 +17,6 @@ from sak.training.run_directory import RunDirectory
 @pytest.fixture
 def begun(tiny, archive, tmp_path, monkeypatch, train_until_killed):
     """Overrides of a run that was killed after its first step, and its directory; run from the folder of both."""
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     own = ["data.tasks=[semseg]", "stages.distill.checkpoint_every=1", "output=runs", "data.root=archive"]
     own += [f"stages.{stage}.batch_size=1" for stage in STAGES]

@@ -12,8 +12,7 @@ from sak import Student, config
 from sak.bundles.build import build_student, build_tasks
 from sak.config.schema import STAGES
 from sak.errors import UserError
-from sak.evaluation.panel import Panel
-from sak.training import checkpoint, tracking
+from sak.training import checkpoint
 from sak.training.run_directory import RunDirectory
 from sak.training.stage import StageTraining
 from sak.training.standardising import learned
@@ -49,11 +48,8 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def settings(tiny, monkeypatch):
-    """Two short stages without figures, and a checkpoint at every step."""
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
+def settings(tiny):
+    """Two short stages, and a checkpoint at every step."""
     short = [f"stages.{stage}.{key}" for stage in STAGES for key in ("checkpoint_every=1", "steps=2")]
     without = ["data.tasks=[semseg,normals]", "stages.multitask.evaluate_every=null"]
     return lambda *overrides: config.load(tiny, [*without, *short, *overrides])

@@ -9,7 +9,7 @@ from sak.training.train import train
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_mini_config_from_rendering_to_results(tmp_path):
+def test_the_mini_config_from_rendering_to_results(tmp_path, pictures):
     settings = config.load(
         ROOT / "configs" / "sak_pascal_mini.yaml",
         [

@@ -14,9 +14,8 @@ import torch
 from sak import Student, config
 from sak.config.schema import STAGES
 from sak.errors import UserError
-from sak.evaluation.panel import Panel
 from sak.tasks import build as build_task
-from sak.training import checkpoint, tracking, train
+from sak.training import checkpoint, train
 from sak.training.best import best, keep_best
 from sak.training.run_directory import RunDirectory, lock
 from sak.training.stage import StageTraining
@@ -50,11 +49,8 @@ def test_killed_at_many_random_moments(options):
 
 
 @pytest.fixture
-def settings(tiny, monkeypatch):
-    """The tiny experiment without its slower tasks and its figures, and with a checkpoint at every step."""
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking, "routing_heat_map", lambda *_: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
+def settings(tiny):
+    """The tiny experiment without its slower tasks, and with a checkpoint at every step."""
 
     def load(*overrides):
         every = [f"stages.{stage}.checkpoint_every=1" for stage in STAGES]

@@ -167,7 +167,7 @@ def another_precision():
     AcceleratorState._reset_state()
 
 
-def test_bfloat16_through_both_stages(tiny, another_precision):
+def test_bfloat16_through_both_stages(tiny, another_precision, pictures):
     without = ["stages.multitask.evaluate_every=null"]
     full = train.train(config.load(tiny, [*without, "name=full"]))
     another_precision()

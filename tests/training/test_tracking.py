@@ -137,8 +137,7 @@ def test_the_time_of_a_step_is_that_of_the_log(tiny, monkeypatch):
     assert timing(settings).step == pytest.approx({"distill": 2.0, "multitask": 3.0})
 
 
-def evaluated(tracker, monkeypatch):
-    monkeypatch.setattr(Tracker, "figure", lambda *_: None)
+def evaluated(tracker):
     weights = torch.tensor([[0.2, 0.8], [0.4, 0.6]])
     routing = {task: [weights] * 2 for task in ("semseg", "edge")}
     tracker.evaluation(Evaluation({"edge": {"ods_f": 50.0}}, routing), SOURCES, (1, 3), Progress("multitask", 2))
@@ -146,10 +145,10 @@ def evaluated(tracker, monkeypatch):
     return tracker.run.events
 
 
-def test_a_chart_of_a_router_has_all_sources_and_histograms_are_for_those_who_ask(tracker, monkeypatch):
+def test_a_chart_of_a_router_has_all_sources_and_histograms_are_for_those_who_ask(tracker):
     quiet = tracker("multitask", 0)
     quiet.layout(["semseg", "edge"], (1, 3))
-    events = evaluated(quiet, monkeypatch)
+    events = evaluated(quiet)
     routers = {f"multitask/routing/{task}/block{block}" for task in ("semseg", "edge") for block in (1, 3)}
     for source in SOURCES:  # runs of TensorBoard's, which draws those of one tag into one chart
         tags = EventAccumulator(str(events / "multitask" / source)).Reload().Tags()
@@ -168,7 +167,7 @@ def test_a_chart_of_a_router_has_all_sources_and_histograms_are_for_those_who_as
 
     shutil.rmtree(events)
     asked = tracker("multitask", 0, overrides=["tracking.histograms=true"])
-    events = evaluated(asked, monkeypatch)
+    events = evaluated(asked)
     assert set(EventAccumulator(str(events / "multitask" / "clip")).Reload().Tags()["histograms"]) == routers
 
 

@@ -16,7 +16,6 @@ from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
 from sak.errors import UserError
 from sak.evaluation import constants
-from sak.evaluation.panel import Panel
 from sak.evaluation.subject import open_subject
 from sak.training import checkpoint, objectives, tracking, train
 from sak.training.batches import TrainingBatches
@@ -48,7 +47,7 @@ def kill_at(monkeypatch, stage, step):
     monkeypatch.setattr(StageTraining, "_step", dying)
 
 
-def test_from_nothing_to_results(tiny):
+def test_from_nothing_to_results(tiny, pictures):
     run = train.train(config.load(tiny))
     names = {file.name for file in run.path.iterdir()}
     assert {"config.yaml", "checkpoints", "student", "metrics.json", "results.md", "events", "panels"} <= names
@@ -77,8 +76,8 @@ def test_from_nothing_to_results(tiny):
     } <= scalars.keys()
     assert [scalar.step for scalar in scalars["multitask/metrics/semseg/miou"]] == [2, 4]
     assert [scalar.step for scalar in scalars["distill/loss/total"]] == [1, 2, 3]
-    pictures = EventAccumulator(str(run.events / "multitask")).Reload().Tags()["images"]
-    assert set(pictures) == {
+    drawn = EventAccumulator(str(run.events / "multitask")).Reload().Tags()["images"]
+    assert set(drawn) == {
         *(f"multitask/mean_weights/block{block}" for block in range(4)),
         *(f"multitask/predictions/{task}" for task in metrics),
     }
@@ -109,7 +108,7 @@ def test_accumulation_does_not_change_the_step_of_the_distillation(tiny):
         torch.testing.assert_close(last_weights(parts)[key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_without_teachers_there_is_only_the_second_stage(tiny, tmp_path):
+def test_without_teachers_there_is_only_the_second_stage(tiny, pictures):
     text = tiny.read_text()
     tiny.write_text(text[: text.index("teachers:")] + text[text.index("stages:") :])
     run = train.train(config.load(tiny, ["stages.distill.steps=0", "stages.multitask.steps=1"]))
@@ -158,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tiny, monkeypatch)
     assert checkpoint.newest(train.RunDirectory(settings).checkpoints).name == "distill-0000003.pt"
 
 
-def test_a_figure_is_drawn_once_for_its_file_and_the_events(tiny, tmp_path, monkeypatch):
+def test_a_figure_is_drawn_once_for_its_file_and_the_events(tiny, tmp_path, monkeypatch, pictures):
     run = SimpleNamespace(events=tmp_path / "events", panels=tmp_path / "panels")
     tracker = tracking.Tracker(
         config.load(tiny), run, {"distill": 3, "multitask": 4}, checkpoint.Progress("distill", 0)
@@ -210,8 +209,6 @@ def evaluated(monkeypatch):
         return real(self, images, *arguments, **named)
 
     monkeypatch.setattr(Student, "forward", forward)
-    monkeypatch.setattr(Panel, "draw", lambda self, student: None)
-    monkeypatch.setattr(tracking.Tracker, "figure", lambda *_: None)
     return sizes
 
 

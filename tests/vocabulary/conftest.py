@@ -22,8 +22,9 @@ def reading(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def read(tmp_path_factory):
+def read(tmp_path_factory, drawing):
     """The directory of the tiny experiment's finished run; for tests that only look at it, or copy it."""
     folder = tmp_path_factory.mktemp("read")
     (folder / "reading.yaml").write_text(READING.format(output=folder / "runs"))
-    return train(config.load(folder / "reading.yaml")).path
+    with drawing():
+        return train(config.load(folder / "reading.yaml")).path
