@@ -96,11 +96,12 @@ def tiny(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, drawing):
     """The directory of the tiny experiment's finished run; for tests that only read it, or copy it."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY.format(output=folder / "runs", root=ARCHIVE))
-    return train(config.load(folder / "tiny.yaml")).path
+    with drawing():
+        return train(config.load(folder / "tiny.yaml")).path
 
 
 OWN_CLASSES = {"background": [0], "person": [15], "animal": [3, 8, 10, 12, 13, 17], "vehicle": [1, 2, 4, 6, 7, 14, 19]}

@@ -3,20 +3,25 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from sak import Student, config
 from sak.bundles.build import build_committee, build_student, build_tasks
+from sak.processes import share_warnings
 from sak.training import checkpoint, objectives
 from sak.training.run_directory import RunDirectory
+from sak.training.stage import StageTraining
 from sak.training.tracking import read_scalars
 from sak.training.train import train
 
@@ -48,22 +53,12 @@ LEARNED = [
     "stages.multitask.evaluate_every=100",
 ]
 
-SCRIPT = """
-import os
-import signal
-import sys
-import warnings
-from accelerate import Accelerator
-from sak import config
-from sak.training.stage import StageTraining
-from sak.training.train import train
-from sak.processes import share_warnings
 
-if __name__ == "__main__":
+def together(file, drawing):
+    """What each of the two processes does."""
     share_warnings()
-    file, *overrides = sys.argv[1:]
-    overrides, learned = overrides[: overrides.index("--")], overrides[overrides.index("--") + 1 :]
-    end, Accelerator.end_training = Accelerator.end_training, lambda self: None  # the processes stay for the next run
+    # The processes stay for the next run.
+    end, Accelerator.end_training = Accelerator.end_training, lambda self: None
     step, rank = StageTraining._step, int(os.environ["RANK"])
 
     def interrupted(self, batches, number):
@@ -73,18 +68,18 @@ if __name__ == "__main__":
 
     StageTraining._step = interrupted
     try:
-        train(config.load(file, [*overrides, "name=stopped"]))
+        train(config.load(file, [*TOGETHER, "name=stopped"]))
     except KeyboardInterrupt as stop:
         print(f"rank {rank}: {stop}", flush=True)
     StageTraining._step = step
-    train(config.load(file, [*overrides, "name=stopped"]))
-    sharded = [*overrides, "distributed=fsdp"]
+    with drawing():  # which the first process does while the other one waits
+        train(config.load(file, [*TOGETHER, "name=stopped"]))
+    sharded = [*TOGETHER, "distributed=fsdp"]
     train(config.load(file, [*sharded, "name=handed_over"]))
-    train(config.load(file, [*sharded, "name=fsdp", "student.activation_checkpointing=true"]))
-    train(config.load(file, [*overrides, *learned, "name=learned"]))
-    warnings.warn("said by all")
+    train(config.load(file, [*sharded, "name=fsdp", RECOMPUTED]))
+    train(config.load(file, [*TOGETHER, *LEARNED, "name=learned"]))
+    warnings.warn("said by all", stacklevel=1)
     end(Accelerator(cpu=True))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -99,26 +94,19 @@ def folder(tmp_path_factory, tiny_text):
 
 
 @pytest.fixture(scope="module")
-def runs(folder):
+def runs(folder, reference, drawing):
     """Of one process: "one". Of two: "stopped" and resumed; "fsdp", with a sharded student and activation
     checkpointing; "handed_over" by one process to two that shard the student. Of either: "learned"."""
     file = folder / "tiny.yaml"
     one = train(config.load(file, [*ALONE, "name=one"]))
     train(config.load(file, [*ALONE, *LEARNED, "name=learned_by_one"]))
     go_back(one, "multitask", 2, config.load(file, [*ALONE, "name=handed_over"]))
-    (folder / "script.py").write_text(SCRIPT)
-    done = subprocess.run(
-        [*TORCHRUN, "script.py", file, *TOGETHER, "--", *LEARNED],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
+    ended = reference("two_processes").run(lambda: together(file, drawing), folder)
+    assert [process.code for process in ended] == [0, 0], ended
     paths = [path for path in (folder / "runs").iterdir() if not path.name.startswith(".")]
     found = {path.name: RunDirectory(config.load(path / "config.yaml")) for path in paths}
-    return {**found, "stdout": done.stdout, "stderr": done.stderr}
+    out, err = ("".join(getattr(process, kind) for process in ended) for kind in ("out", "err"))
+    return {**found, "stdout": out, "stderr": err}
 
 
 def environment():
@@ -211,8 +199,8 @@ def shape(state):
 
 
 def files(run):
-    paths = {str(path.relative_to(run.path)) for path in run.path.rglob("*") if path.is_file()}
-    return {path for path in paths if not path.startswith("events/")}
+    paths = {path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file()}
+    return {path for path in paths if path.parts[0] != "events" and path.suffix != ".png"}
 
 
 def test_what_two_processes_wrote_one_goes_on_from(runs, folder):
@@ -229,6 +217,7 @@ def test_all_stop_after_the_same_step_and_one_process_speaks(runs):
         assert f"rank {rank}: stopped after step 2 of 4 of the stage multitask" in out
     assert (out.count("teacher dinov2"), out.count("going on from"), out.count("semseg")) == (5, 2, 4)  # one of each
     assert runs["stderr"].count("UserWarning: said by all") == 1
+    assert sorted(path.name for path in runs["stopped"].panels.iterdir())[-1:] == ["multitask-0000004.png"]
 
 
 @pytest.mark.parametrize("stage", ["distill", "multitask"])
@@ -246,10 +235,13 @@ def test_every_trained_weight_gets_a_gradient(folder, stage):
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []
 
 
-def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder):
+def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder, reference, monkeypatch):
     overrides = ["name=killed", "stages.distill.steps=1", "stages.multitask.steps=500", *EVERYWHERE]
     run = folder / "runs" / "killed"
-    job = start(folder, overrides)
+    tool, arguments = ROOT / "tools/train.py", [folder / "tiny.yaml", *overrides]
+    pipe = subprocess.PIPE
+    command = [*TORCHRUN, tool, *arguments]
+    job = subprocess.Popen(command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True)
     wait_for(run / "checkpoints", "multitask-*.pt", job)
     os.kill(second_process(job), signal.SIGKILL)
     _, err = job.communicate(timeout=120)
@@ -263,21 +255,15 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder):
     # It goes on, and meets an image that cannot be read: one of the two processes does.
     (image,) = (folder / "archive/JPEGImages").glob("2008_001000.jpg")
     whole = image.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     try:
         image.write_bytes(whole[:1500])
-        job = start(folder, overrides)
-        out, err = job.communicate(timeout=120)
+        ended = reference("two_processes").run(lambda: runpy.run_path(str(tool), run_name="__main__"), folder, 120)
     finally:
         image.write_bytes(whole)
-    assert job.returncode == 1
-    assert len(re.findall(r"going on from \S*multitask-", out)) == 1, out
-    assert len(re.findall(r"error: .*2008_001000\.jpg", err)) == 1, err
-
-
-def start(folder, overrides):
-    command = [*TORCHRUN, ROOT / "tools/train.py", folder / "tiny.yaml", *overrides]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    assert [process.code for process in ended] == [2, 2], ended
+    assert sum(len(re.findall(r"going on from \S*multitask-", process.out)) for process in ended) == 1, ended
+    assert sum(len(re.findall(r"error: .*2008_001000\.jpg", process.err)) for process in ended) == 1, ended
 
 
 def wait_for(directory, pattern, job):
