@@ -147,6 +147,12 @@ def reference():
     return lambda name: SimpleNamespace(**runpy.run_path(str(Path(__file__).parent / "reference" / f"{name}.py")))
 
 
+@pytest.fixture(scope="session")
+def processes(reference):
+    """Forks processes."""
+    return reference("processes")
+
+
 @pytest.fixture
 def call_tool(monkeypatch, tmp_path, capsys):
     """Call a tool as the command line does, in an empty directory; returns (exit code, stdout, the error lines)."""

@@ -24,7 +24,7 @@ def archive(tmp_path):
     return root
 
 
-def test_two_processes_equal_one(trained, archive, tmp_path, reference):
+def test_two_processes_equal_one(trained, archive, tmp_path, processes):
     def evaluate():
         # The processes stay for the next case.
         end, Accelerator.end_training = Accelerator.end_training, lambda self: None
@@ -36,7 +36,7 @@ def test_two_processes_equal_one(trained, archive, tmp_path, reference):
         assert accelerator.num_processes == 2
         end(accelerator)
 
-    ended = reference("two_processes").run(evaluate, tmp_path)
+    ended = processes.two(evaluate, tmp_path)
     assert [process.code for process in ended] == [0, 0], ended
     # One process speaks.
     assert [process.out.count("3 val images of pascal_context") for process in ended] == [len(CASES), 0]

@@ -1,7 +1,6 @@
 """Ablations: which runs they are, that they go on after any end, and what their tables hold."""
 
 import csv
-import gc
 import json
 import os
 import re
@@ -11,7 +10,6 @@ import signal
 import statistics
 import sys
 import time
-import traceback
 from pathlib import Path
 
 import pytest
@@ -40,12 +38,12 @@ COMMITTEE = ["dinov2", "clip", "sam"]
 
 
 class Forked:
-    """A command in a child that has its libraries loaded already: to `run_jobs` what a Popen is, but quicker."""
+    """A forked command: to `run_jobs` what a Popen is, but quicker."""
 
-    def __init__(self, job, environment):
+    def __init__(self, start_tool, job):
         job.log.parent.mkdir(parents=True, exist_ok=True)
         self.returncode = None
-        self.pid = fork(job.command[1:], job.log)
+        self.pid = start_tool(job.command[1:], job.log)
         (job.log.parent / f"{job.name}.pid").write_text(str(self.pid))
 
     def poll(self):
@@ -65,32 +63,6 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork(command, log):
-    """Run a tool with its arguments in a child whose output goes to the log."""
-    pid = os.fork()
-    if pid:
-        return pid
-    code = 1
-    gc.freeze()  # or every collection would look at, and so copy, all that the parent has loaded
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1), os.dup2(file, 2)
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-        sys.argv = list(map(str, command))
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
 @pytest.fixture
 def committee(tiny):
     """The tiny experiment with two teachers and two tasks."""
@@ -102,8 +74,8 @@ def committee(tiny):
 
 
 @pytest.fixture
-def forked(monkeypatch):
-    monkeypatch.setattr(jobs, "_start", Forked)
+def forked(monkeypatch, processes):
+    monkeypatch.setattr(jobs, "_start", lambda job, environment: Forked(processes.start_tool, job))
 
 
 def ablate(*arguments):
@@ -370,27 +342,27 @@ def test_a_dry_run_plans_and_trains_nothing(committee, forked, tmp_path, capsys)
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
-def test_killed_or_stopped_and_started_again_the_table_is_the_same(committee, forked, tmp_path, capsys):
+def test_killed_or_stopped_and_started_again_the_table_is_the_same(committee, forked, processes, tmp_path, capsys):
     arguments = [committee, "--subsets", "single,none", "--kinds", "retrained,masked", "--jobs", 2]
     arguments += [f"stages.distill.{each}" for each in ("steps=6", "checkpoint_every=1", "keep_last=6")] + ["--output"]
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert ablate(*arguments, straight) == 0
 
     # Killed with one of its runs, while the other goes on alone.
-    parent = fork([TOOL, *arguments, broken], tmp_path / "parent.log")
+    parent = processes.start_tool([TOOL, *arguments, broken], tmp_path / "parent.log")
     for name in ("config-seed0", "dinov2-seed0"):
         wait_for(broken / "runs" / name / "checkpoints" / "distill-0000001.pt")
     os.kill(parent, signal.SIGKILL)
     os.kill(int((broken / "logs" / "config-seed0.pid").read_text()), signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == -signal.SIGKILL
+    assert processes.end_of(parent) == -signal.SIGKILL
     assert not (broken / "runs" / "config-seed0" / "metrics.json").exists()
     assert not (broken / "ablation.json").exists()
 
     # Stopped: what it had started has written a checkpoint and ended before it does.
-    parent = fork([TOOL, *arguments, broken], tmp_path / "parent.log")
+    parent = processes.start_tool([TOOL, *arguments, broken], tmp_path / "parent.log")
     wait_for(broken / "runs" / "clip-seed0" / "checkpoints" / "distill-0000001.pt")
     os.kill(parent, signal.SIGINT)
-    assert os.waitstatus_to_exitcode(os.waitpid(parent, 0)[1]) == 130
+    assert processes.end_of(parent) == 130
     assert "the same command goes on from there" in last_line(tmp_path / "parent.log")
     logs = {file.stem: file.read_text() for file in (broken / "logs").glob("*.log")}
     assert "the same command goes on from there" in logs["clip-seed0"]

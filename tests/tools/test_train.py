@@ -1,4 +1,4 @@
-"""The command itself, in processes of its own."""
+"""The command itself, also in processes of its own."""
 
 import os
 import re
@@ -17,11 +17,12 @@ from sak import cli, config
 from sak.training.checkpoint import newest
 
 ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "train.py"
 
 
 def start(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, ROOT / "tools" / "train.py", *map(str, arguments)]
+    command = [sys.executable, TOOL, *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
 
@@ -32,10 +33,10 @@ def finish(*arguments):
     return process.returncode, out, err
 
 
-def wait_for(pattern, directory, process):
+def wait_for(pattern, directory, alive):
     deadline = time.monotonic() + 120
     while not list(directory.glob(pattern)):
-        assert process.poll() is None, process.communicate()
+        assert alive()
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -45,19 +46,19 @@ STEPS = [
 ]
 
 
-def test_killed_in_either_stage_and_started_again_it_finishes(tiny, tmp_path):
+def test_killed_in_either_stage_and_started_again_it_finishes(tiny, tmp_path, processes, call_tool):
     run = tmp_path / "runs" / "tiny"
     for stage in ("distill", "multitask"):
-        process = start(tiny, *STEPS)
-        wait_for(f"{stage}-*.pt", run / "checkpoints", process)
-        process.kill()
-        process.communicate()
+        pid = processes.start_tool([TOOL, tiny, *STEPS], tmp_path / f"{stage}.log")
+        wait_for(f"{stage}-*.pt", run / "checkpoints", lambda: not os.waitpid(pid, os.WNOHANG)[0])  # noqa: B023
+        os.kill(pid, signal.SIGKILL)
+        assert processes.end_of(pid) == -signal.SIGKILL
         assert not (run / "metrics.json").exists()
-    code, out, _ = finish(tiny, *STEPS)
+    code, out, _ = call_tool("train", tiny, *STEPS)
     assert code == 0
     assert "going on from" in out
     assert "semseg" in out
-    code, out, _ = finish(tiny, *STEPS)
+    code, out, _ = call_tool("train", tiny, *STEPS)
     assert code == 0
     assert f"already finished: {run / 'results.md'}" in out
 
@@ -65,7 +66,7 @@ def test_killed_in_either_stage_and_started_again_it_finishes(tiny, tmp_path):
 def test_control_c_stops_with_a_checkpoint(tiny, tmp_path):
     checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
     process = start(tiny, *STEPS, "stages.distill.steps=500")
-    wait_for("distill-*.pt", checkpoints, process)
+    wait_for("distill-*.pt", checkpoints, lambda: process.poll() is None)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=120)
     assert process.returncode == 130

@@ -94,14 +94,14 @@ def folder(tmp_path_factory, tiny_text):
 
 
 @pytest.fixture(scope="module")
-def runs(folder, reference, drawing):
+def runs(folder, processes, drawing):
     """Of one process: "one". Of two: "stopped" and resumed; "fsdp", with a sharded student and activation
     checkpointing; "handed_over" by one process to two that shard the student. Of either: "learned"."""
     file = folder / "tiny.yaml"
     one = train(config.load(file, [*ALONE, "name=one"]))
     train(config.load(file, [*ALONE, *LEARNED, "name=learned_by_one"]))
     go_back(one, "multitask", 2, config.load(file, [*ALONE, "name=handed_over"]))
-    ended = reference("two_processes").run(lambda: together(file, drawing), folder)
+    ended = processes.two(lambda: together(file, drawing), folder)
     assert [process.code for process in ended] == [0, 0], ended
     paths = [path for path in (folder / "runs").iterdir() if not path.name.startswith(".")]
     found = {path.name: RunDirectory(config.load(path / "config.yaml")) for path in paths}
@@ -235,7 +235,7 @@ def test_every_trained_weight_gets_a_gradient(folder, stage):
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []
 
 
-def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder, reference, monkeypatch):
+def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder, processes, monkeypatch):
     overrides = ["name=killed", "stages.distill.steps=1", "stages.multitask.steps=500", *EVERYWHERE]
     run = folder / "runs" / "killed"
     tool, arguments = ROOT / "tools/train.py", [folder / "tiny.yaml", *overrides]
@@ -258,7 +258,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder, refe
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
     try:
         image.write_bytes(whole[:1500])
-        ended = reference("two_processes").run(lambda: runpy.run_path(str(tool), run_name="__main__"), folder, 120)
+        ended = processes.two(lambda: runpy.run_path(str(tool), run_name="__main__"), folder, 120)
     finally:
         image.write_bytes(whole)
     assert [process.code for process in ended] == [2, 2], ended

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -37,15 +38,17 @@ def stress(kills, *options):
     assert ": 0 differences" in process.stdout
 
 
-@pytest.mark.parametrize("options", [[], pytest.param(["--half"], marks=pytest.mark.slow)])
-def test_killed_at_a_few_random_moments(options):
-    stress(3, *options)
+def test_killed_at_a_few_random_moments(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(STRESS.parent)
+    count, different = runpy.run_path(str(STRESS))["stress"](tmp_path, 3, half=False)
+    assert (count["all"], different) == (3, [])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 50])
 @pytest.mark.parametrize("options", [[], ["--half"]])
-def test_killed_at_many_random_moments(options):
-    stress(50, *options)
+def test_killed_at_many_random_moments(kills, options):
+    stress(kills, *options)
 
 
 @pytest.fixture
