@@ -164,9 +164,10 @@ def _chain(path: str) -> list[tuple[Path, MappingNode]]:
 
 
 def _merge(config: DictConfig, content: dict[str, Any], where: str) -> DictConfig:
+    """Into the config itself: a copy for each override would take half of the time of reading a config."""
     content = _without_nulls(config, content, where)
     try:
-        return cast(DictConfig, OmegaConf.merge(config, content))
+        return cast(DictConfig, OmegaConf.unsafe_merge(config, content))
     except OmegaConfBaseException as error:
         raise UserError(f"{where}: {error.full_key}: {_first_line(error)}") from None
 
