@@ -40,7 +40,10 @@ class Head(nn.Module):
         conv, norm, activate = self.fuse
         quarter = (image_size[0] // 4, image_size[1] // 4)
         fused = upsampled_conv3x3(torch.cat(projected, dim=-1), conv.weight, conv.bias, quarter)
-        return resize(self.classify(activate(norm(fused.permute(0, 3, 1, 2)))), image_size)
+        activated = activate(norm(fused.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+        # A 1x1 convolution of what lies channels last is a matrix product, for which torch has no slow form.
+        classified = F.linear(activated, self.classify.weight.flatten(1), self.classify.bias)
+        return resize(classified.permute(0, 3, 1, 2), image_size)
 
 
 class MMSegHead(nn.Module):
