@@ -25,7 +25,7 @@ class Segmentation(Task):
         return summed / (label != IGNORE).sum().clamp(min=1)
 
     def predict(self, output: Tensor) -> Tensor:
-        return output.argmax(dim=1)
+        return output.max(dim=1).indices  # the first of equal ones, as argmax, which is slow across channels
 
     def new_metric(self, workers: int = 0) -> MeanIoU:
         return MeanIoU(self.channels)

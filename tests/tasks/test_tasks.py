@@ -171,3 +171,24 @@ def test_unknown_names():
         data.described("nyud").build("segmentation")
     with pytest.raises(UserError, match="NYUD-v2 has no task 'saliency': it has semseg, normals, edge, depth"):
         data.described("nyud").build("saliency")
+
+
+def test_of_equally_high_classes_the_first_is_predicted():
+    output = torch.randint(0, 3, (2, 21, 16, 16), generator=torch.Generator().manual_seed(0)).float()
+    semseg = data.described("pascal_context").build("semseg")
+    for maps in (output, output.contiguous(memory_format=torch.channels_last)):
+        assert semseg.predict(maps).tolist() == maps.numpy().argmax(1).tolist()
+
+
+def test_normals_are_unit_vectors_and_a_null_vector_has_no_gradient():
+    output = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    output[0, :, 0] = 0
+    ours, reference = output.clone().requires_grad_(), output.clone().requires_grad_()
+    normals = data.described("pascal_context").build("normals")
+    predicted, expected = normals.predict(ours), torch.nn.functional.normalize(reference, dim=1)
+    torch.testing.assert_close(predicted, expected, rtol=1e-6, atol=1e-7)
+    for maps in (predicted, expected):
+        (maps * torch.arange(3)[:, None, None]).sum().backward()
+    finite = output.norm(dim=1, keepdim=True) > 0
+    torch.testing.assert_close(ours.grad * finite, reference.grad * finite, rtol=1e-5, atol=1e-6)
+    assert ours.grad.isfinite().all()
