@@ -26,22 +26,21 @@ def upsampled_conv3x3(grid: Tensor, weight: Tensor, bias: Tensor, size: tuple[in
     Returns:
         (B, H, W, D_o).
     """
-    batch, h, w, inputs = grid.shape
+    batch, h, w, _ = grid.shape
     height, width = size
-    outputs = len(bias)
     rows = _upsample_and_shift(h, height, grid).permute(1, 0, 2).reshape(height, 3 * h)
     columns = _upsample_and_shift(w, width, grid).permute(1, 2, 0).reshape(width, w * 3)
-    # All taps in one product: (D_i, 9·D_o), the taps b along x before the taps a along y.
-    taps = weight.permute(1, 3, 2, 0).reshape(inputs, 9 * outputs)
     # The middle tap always reads inside the map, where upsampling's weights sum to 1: the bias can be added to its
     # products on the small grid instead of to the large map.
-    middle = F.pad(bias, (4 * outputs, 4 * outputs))
-    products = torch.addmm(middle, grid.reshape(-1, inputs), taps)
-    # (B·h·w, 9·D_o) seen as (B·h, w·3, 3·D_o): the taps along x lie beside the columns, and one matrix sums both.
-    along_x = torch.matmul(columns, products.reshape(batch * h, w * 3, 3 * outputs))
+    middle = F.pad(bias, (len(bias), len(bias)))
+    along_x = []
+    for a in range(3):
+        # (B, h, w, 3·D_o) seen as (B·h, w·3, D_o): the taps along x lie beside the columns, and one matrix sums both.
+        taps = weight[:, :, a].permute(2, 0, 1).flatten(0, 1)
+        products = F.linear(grid, taps, middle if a == 1 else None).reshape(batch * h, w * 3, -1)
+        along_x.append(torch.matmul(columns, products).reshape(batch, h, -1))
     # One product along y too: in half precision, it sums the taps without rounding in between.
-    along_x = along_x.reshape(batch, h, width, 3, outputs).permute(0, 3, 1, 2, 4).reshape(batch, 3 * h, -1)
-    return torch.matmul(rows, along_x).reshape(batch, height, width, outputs)
+    return torch.matmul(rows, torch.cat(along_x, dim=1)).reshape(batch, height, width, -1)
 
 
 def _upsample_and_shift(small: int, large: int, like: Tensor) -> Tensor:
