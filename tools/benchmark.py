@@ -11,6 +11,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
 
 # name -> the module whose run() measures it and returns Markdown, or Markdown and a figure
 SECTIONS = {
+    "peak": "benchmarks.peak",
     "student": "benchmarks.student",
     "steps": "benchmarks.steps",
     "evaluation": "benchmarks.evaluation",
