@@ -21,7 +21,8 @@ ORDER = (*STAGES, VOCABULARY)  # of all stages
 LOSSES = ("cos+l1", "cos", "l2", "token_cos+l1", "token_cos")
 STANDARDISATIONS = ("none", "phi_s", "ema")
 TASK_BALANCES = ("none", "uncertainty", "gradnorm")
-PRECISIONS = ("fp32", "bf16", "fp16")
+AUTO = "auto"
+PRECISIONS = (AUTO, "fp32", "bf16", "fp16")
 FROZEN = ("linear", "losa")  # methods that leave their backbone as it is
 METHODS = (*FROZEN, "lora", "adapter", "bitfit", "full")
 
@@ -248,7 +249,7 @@ class Config:
     name: str = MISSING
     output: str = "runs"
     seed: int = 0
-    precision: str = "fp32"  # or bf16, fp16
+    precision: str = "fp32"  # or bf16, fp16; auto: bf16 where it is faster, else fp32; a run keeps what it began with
     compile: bool = False  # train through torch.compile
     distributed: str = "ddp"  # what several processes keep of the student: ddp, all of it; fsdp, each its share
     data: DataConfig = field(default_factory=DataConfig)

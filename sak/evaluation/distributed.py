@@ -1,4 +1,4 @@
-"""Several processes on one training: they wait for each other, agree when to stop, and end together.
+"""The processes of a job: what they compute in; they wait for each other, agree when to stop, and end together.
 
 N processes that accumulate A micro-batches compute what one process that accumulates N·A computes, to rounding: the
 same images in the same micro-batches, the same random numbers, losses and gradients averaged over the micro-batches,
@@ -6,18 +6,22 @@ and batch norms that have seen one micro-batch after the other.
 """
 
 import contextlib
+import time
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list
+from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from sak.config.schema import mixed_precision
+from sak import config as configuration
+from sak.config.schema import AUTO, mixed_precision
 from sak.errors import UserError
 
 # Seconds: the first process may list a large archive, or write to a slow disk, while the others wait. A process whose
@@ -26,6 +30,12 @@ PATIENCE = 1800
 
 # What torch's messages have in common when another process is gone; gloo raises a plain RuntimeError.
 LOST = ("connection", "gloo", "nccl", "timed out", "timeout", "socket", "aborted")
+
+# What `precision: auto` asks of a CPU: bf16 products at so many times the rate of fp32 ones. Below it, converting
+# between the two would eat the gain.
+FASTER = 1.3
+SECONDS = 0.1  # of each precision's products
+SIDE = 512  # of their matrices
 
 
 def build_accelerator(precision: str = "fp32", data_timeout: float = 0) -> Accelerator:
@@ -36,12 +46,59 @@ def build_accelerator(precision: str = "fp32", data_timeout: float = 0) -> Accel
         data_timeout: seconds that a process may wait for its data.
     """
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view")  # DDP, of the class token: one copy of D
-    patience = timedelta(seconds=max(PATIENCE, 2 * data_timeout))
-    return Accelerator(
-        cpu=not torch.accelerator.is_available(),  # or several processes on CPUs would not find each other
-        mixed_precision=mixed_precision(precision),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=patience)],
-    )
+    connect(data_timeout)
+    if precision == "bf16" and torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")  # TF32 for the products that bf16 leaves out: exact enough beside it
+    return Accelerator(cpu=_on_cpu(), mixed_precision=mixed_precision(precision))
+
+
+def connect(data_timeout: float = 0) -> PartialState:
+    """This process among the others of its job, whatever they will compute in; `data_timeout` as above."""
+    return PartialState(cpu=_on_cpu(), timeout=timedelta(seconds=max(PATIENCE, 2 * data_timeout)))
+
+
+def _on_cpu() -> bool:
+    return not torch.accelerator.is_available()  # said, or several processes on CPUs would not find each other
+
+
+def settled(config: DictConfig, kept: Path | None = None) -> DictConfig:
+    """The config with bf16 or fp32 in place of ``precision: auto``, the same in all processes of a job, which is said.
+
+    Args:
+        kept: the file with the config of a run that may have begun: it goes on with its own precision.
+    """
+    if config.precision != AUTO:
+        return config
+    config = config.copy()
+    if kept is not None and kept.is_file():
+        config.precision = configuration.load(kept).precision
+        return config
+    state = connect(config.data.timeout)
+    fast = [state.is_main_process and bf16_is_fast(state.device)]
+    broadcast_object_list(fast)
+    config.precision = "bf16" if fast[0] else "fp32"
+    state.print(f"computes in {config.precision}: bf16 is {'faster' if fast[0] else 'no faster'} on this machine")
+    return config
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Whether matrix products in bf16 pay here: on GPUs that have it, and on CPUs (avx512_bf16, amx) that show it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return products_a_second(torch.bfloat16) > FASTER * products_a_second(torch.float32)
+
+
+def products_a_second(dtype: torch.dtype) -> float:
+    """In processor seconds, which others on the machine hardly touch."""
+    one, other = torch.ones(2, SIDE, SIDE, dtype=dtype)
+    one @ other  # the first one chooses its way
+    done, start = 0, time.process_time()
+    while (taken := time.process_time() - start) < SECONDS:
+        one @ other
+        done += 1
+    return done / taken
 
 
 @contextlib.contextmanager

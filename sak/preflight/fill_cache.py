@@ -15,7 +15,7 @@ from sak.data import loading
 from sak.data.faulty_images import Skips, build_skips
 from sak.distillation.cached_features import CachedFeatures, Views, build_caches, stage_is_cached
 from sak.errors import UserError
-from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.distributed import build_accelerator, settled
 from sak.evaluation.evaluate import to_device
 from sak.progress import progress_bar
 from teachers.cache import FILLED, allocate
@@ -42,6 +42,7 @@ def fill(config: DictConfig, part: tuple[int, int] | None = None, verify: bool =
     stages = [stage for stage in STAGES if stage_is_cached(config, stage)]
     if not stages:
         raise UserError("nothing to cache: set cache.path, and in cache.stages a stage that takes part and distils")
+    config = settled(config)
     accelerator = build_accelerator(config.precision)
     part = part or (accelerator.process_index, accelerator.num_processes)
     asked = [name for name in config.teachers if any(name in asks(config, stage) for stage in stages)]

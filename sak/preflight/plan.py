@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from sak.bundles.build import build_committee, build_student, build_tasks, widths_of
 from sak.bundles.change import frozen_parts
 from sak.config.derived import active_stages, change, distils, image_size, number_of_steps, taught_by
+from sak.evaluation.distributed import settled
 from sak.student import Student
 from sak.tasks import Kind, Task
 from sak.training import objectives
@@ -109,6 +110,7 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
     Raises:
         UserError: the parts of the config do not fit together, or a teacher's family or model does not exist.
     """
+    config = settled(config)
     stages = active_stages(config)
     tasks = build_tasks(config.data) if "multitask" in stages else {}
     with torch.device("meta"):

@@ -30,7 +30,7 @@ from sak.data.archive import Archive
 from sak.data.faulty_images import build_skips
 from sak.data.loading import watching_workers
 from sak.errors import UserError
-from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
+from sak.evaluation.distributed import Agreement, build_accelerator, settled, watching_processes
 from sak.files import about
 from sak.student.hub import WEIGHTS
 from sak.tasks import find_metric
@@ -64,6 +64,7 @@ def train(config: DictConfig) -> RunDirectory:
     if not active_stages(config) and not change(config):
         raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
     run = RunDirectory(config)
+    config = settled(config, run.config_file)
     run.check(config)
     if not run.finished:
         with closing(run), about(run.path), watching_processes(), watching_workers():

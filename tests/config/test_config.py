@@ -103,7 +103,7 @@ def test_saved_and_read_again_it_is_the_same(write, tmp_path):
             "test.yaml, line 2: stages.distill.optim.lr is 'fast', but must be a number",
         ),
         ("data: [1]", "test.yaml, line 2: data must be keys and values"),
-        ("precision: bf32", "precision is 'bf32', but must be one of fp32, bf16, fp16"),
+        ("precision: bf32", "precision is 'bf32', but must be one of auto, fp32, bf16, fp16"),
         ("stages: {multitask: {steps: 3}}", "stages.multitask needs either steps or epochs"),
         ("stages: {distill: {steps: null}}", "stages.distill needs either steps or epochs"),
         ("stages: {multitask: {epochs: 0}}", "stages.multitask.epochs is 0, but must be positive; steps=0 leaves"),

@@ -21,7 +21,7 @@ from sak.config.schema import mixed_precision, plain
 from sak.data import SPLITS
 from sak.errors import UserError
 from sak.evaluation.constants import KEPT, kept_constants
-from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.distributed import build_accelerator, settled
 from sak.files import read_json, write_json, write_text
 from sak.metrics import Metrics
 from sak.plotting import pixels, save
@@ -55,6 +55,7 @@ class Probe:
     """
 
     def __init__(self, config: DictConfig):
+        config = settled(config)
         self.config, self.settings = config, config.probe
         self.accelerator = build_accelerator(config.precision)
         if self.accelerator.num_processes > 1:

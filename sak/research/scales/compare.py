@@ -22,7 +22,7 @@ from sak.bundles.build import build_pictures, build_tasks
 from sak.config.schema import plain, teacher_spec
 from sak.data import SPLITS
 from sak.errors import UserError
-from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.distributed import build_accelerator, settled
 from sak.evaluation.evaluate import Keep
 from sak.files import read_json, write_json, write_text
 from sak.labels import IGNORE
@@ -76,6 +76,7 @@ class Comparison:
             raise UserError(f"the scales are {list(scales)}, but must be 1 and larger ones, increasing, as in 1,2,3")
         if len({small, large, ceiling}) < 3:
             raise UserError(f"small, large and ceiling are {small}, {large} and {ceiling}: name different models")
+        config = settled(config)
         self.config, self.seeds, self.count = config, list(seeds), images
         self.accelerator = build_accelerator(config.precision)
         self.tasks = build_tasks(config.data)

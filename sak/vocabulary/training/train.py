@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from sak.config.derived import number_of_steps
 from sak.config.schema import VOCABULARY
 from sak.data.loading import Samples, evenly_spread, watching_workers
-from sak.evaluation.distributed import Agreement, build_accelerator, watching_processes
+from sak.evaluation.distributed import Agreement, build_accelerator, settled, watching_processes
 from sak.files import about, replacing
 from sak.student.hub import WEIGHTS
 from sak.training import checkpoint
@@ -45,6 +45,7 @@ def train(config: DictConfig) -> RunDirectory:
         FloatingPointError: a loss became infinite or not a number.
     """
     run = RunDirectory(config)
+    config = settled(config, run.config_file)
     run.check(config)
     if not run.finished:
         with closing(run), about(run.path), watching_processes(), watching_workers():
