@@ -65,8 +65,7 @@ def evaluate(
             output = student(batch["image"])
         for name, task in tasks.items():
             raw = output.predictions[name].float()
-            # What is not finite makes the sum so, and a sum is quick; one of finite values may overflow.
-            if not raw.sum().isfinite() and not raw.isfinite().all():
+            if not is_finite(raw):
                 raise FloatingPointError(f"the student's {name} of {', '.join(batch['name'])} is not finite")
             prediction = task.predict(raw)
             metrics[name].update(prediction, task.truth(batch))
@@ -83,6 +82,11 @@ def evaluate(
             for name in in_order[0]
         },
     )
+
+
+def is_finite(values: Tensor) -> bool:
+    # What is not finite makes the sum so, and a sum is quick; one of finite values may overflow.
+    return bool(values.sum().isfinite() or values.isfinite().all())
 
 
 def batches_of(

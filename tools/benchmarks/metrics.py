@@ -1,15 +1,21 @@
-"""Updates of the per-pixel metrics, against the same numbers from loops over classes and thresholds.
+"""Updates of the per-pixel metrics, against the same numbers from loops over classes and thresholds; alone, and with
+what makes predictions of a head's output before them.
 
 Legend: B batch, H, W image, C classes. Boundaries have a section of their own.
 """
 
+import functools
 import math
+import time
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from benchmarks.timing import alternate, table
+from sak import data
+from sak.evaluation.evaluate import is_finite
 from sak.labels import IGNORE
 from sak.metrics.angular_error import AngularError
 from sak.metrics.max_f import BETA_SQUARED, NUM_THRESHOLDS, MaxF
@@ -108,7 +114,7 @@ def cases() -> dict[str, dict[str, Case]]:
 
     def smooth(channels: int) -> Tensor:
         coarse = torch.randn(BATCH, channels, HEIGHT // 32, WIDTH // 32, generator=generator)
-        return torch.nn.functional.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")
+        return F.interpolate(coarse, (HEIGHT, WIDTH), mode="bicubic")
 
     def ignoring(target: Tensor) -> Tensor:
         target[..., : HEIGHT // 10, :] = IGNORE
@@ -121,7 +127,7 @@ def cases() -> dict[str, dict[str, Case]]:
 
     salient = smooth(1)[:, 0]
     saliency = MaxF, PlainMaxF, (salient + smooth(1)[:, 0]).sigmoid(), ignoring((salient > 0).long())
-    directions = torch.nn.functional.normalize(smooth(3), dim=1)
+    directions = F.normalize(smooth(3), dim=1)
     normals = AngularError, PlainAngularError, directions + 0.3 * smooth(3), ignoring(directions.clone())
     distance = smooth(1).abs() + 1
     depth = DepthRMSE, PlainRMSE, distance + 0.3 * smooth(1), ignoring(distance)
@@ -149,17 +155,64 @@ def check(name: str, case: Case) -> None:
     )
 
 
+# What makes a prediction of an output (B, C, H, W), as it is written first.
+PLAIN_PREDICTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "semseg": lambda output: output.argmax(1),
+    "human_parts": lambda output: output.argmax(1),
+    "saliency": lambda output: output.softmax(1)[:, 1],
+    "normals": lambda output: F.normalize(output, dim=1),
+    "depth": lambda output: output,
+}
+
+
+def from_outputs(archive: str, tasks: dict[str, Case]) -> dict[str, Case]:
+    """The cases with outputs as heads give them, channels last, and metrics that begin with these."""
+    found = {}
+    for title, (new, plain, _, target) in tasks.items():
+        name = title.partition(" ")[0]
+        task = data.described(archive).build(name)
+        output = torch.randn(BATCH, task.channels, HEIGHT // 4, WIDTH // 4, generator=torch.Generator().manual_seed(1))
+        output = output.contiguous(memory_format=torch.channels_last)
+        output = F.interpolate(output, (HEIGHT, WIDTH), mode="bilinear", align_corners=False)
+        found[title] = (
+            functools.partial(Whole, new, task.predict, is_finite),
+            functools.partial(Whole, plain, PLAIN_PREDICTIONS[name], lambda raw: bool(raw.isfinite().all())),
+            output,
+            target,
+        )
+    return found
+
+
+class Whole:
+    """A metric whose update begins with the output."""
+
+    def __init__(self, metric: Callable, predict: Callable[[Tensor], Tensor], finite: Callable[[Tensor], bool]):
+        self.metric, self.predict, self.finite = metric(), predict, finite
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        assert self.finite(output)
+        self.metric.update(self.predict(output), target)
+
+    def compute(self) -> object:
+        return self.metric.compute()
+
+
 def run() -> str:
-    rows = []
-    for benchmark, tasks in cases().items():
+    rows, whole = [], []
+    for archive, (benchmark, tasks) in zip(("pascal_context", "nyud"), cases().items(), strict=True):
         for name, case in tasks.items():
             check(name, case)
             rows.append(row(f"{benchmark}, {name}", {name: case}))
         rows.append(row(f"**{benchmark}, all**", tasks))
-    header = ("update of", "library, ms an image", "loops, ms an image", "loops / library", "spread")
+        outputs = from_outputs(archive, tasks)
+        whole += [row(f"{benchmark}, {name}", {name: case}) for name, case in outputs.items()]
+        whole.append(row(f"**{benchmark}, all**", outputs))
+    columns = ("library, ms an image", "loops, ms an image", "loops / library", "spread")
     return (
         f"{BATCH} images of {HEIGHT} x {WIDTH} a batch, {ROUNDS} rounds in which both run in turn, medians; the spread "
-        f"is that of the ratio over the rounds.\n\n{table(header, rows)}"
+        f"is that of the ratio over the rounds.\n\n{table(('update of', *columns), rows)}\n\n"
+        "From a head's output on: whether it is finite, the prediction (argmax, softmax or normalize in the loops' "
+        f"version), and the update.\n\n{table(('from the output, update of', *columns), whole)}"
     )
 
 
@@ -174,7 +227,7 @@ def row(title: str, tasks: dict[str, Case]) -> tuple[str, ...]:
         for _, metric, prediction, target in pairs:
             metric.update(prediction, target)
 
-    times = alternate(library, loops, ROUNDS)
+    times = alternate(library, loops, ROUNDS, time.process_time)
     each = 1000 / BATCH
     spread = f"{times.low:.1f}–{times.high:.1f}"
     return title, f"{times.first * each:.2f}", f"{times.second * each:.2f}", f"{times.median:.1f}", spread
