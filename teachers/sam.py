@@ -147,9 +147,7 @@ def attend(attention: Attention, tokens: Tensor, window: int) -> Tensor:
     """Attention of normalised tokens (B,h,w,D) inside windows of `window` tokens a side; 0: over the whole grid.
 
     The library writes down n·N x N weights and, twice, the bias of the relative positions that is added to them.
-    That bias is a sum of two dot products, (q · R_row) + (q · R_column), so it becomes part of the one dot product
-    of longer queries and keys: [q / sqrt(d), q · R_rows, q · R_columns] · [k, one-hot row, one-hot column]. A fused
-    kernel then needs no N x N matrix at all.
+    That bias is a sum of two dot products, (q · R_row) + (q · R_column): see `_of_longer_queries` and `_head_by_head`.
     """
     h, w = tokens.shape[1:3]
     qkv = F.linear(tokens, attention.qkv.weight)
@@ -161,19 +159,47 @@ def attend(attention: Attention, tokens: Tensor, window: int) -> Tensor:
     query, key, value = (
         qkv.flatten(1, 2).unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
     )  # (G,n,a·b,d)
-    channels = value.shape[-1]
-    scaled = query * attention.scale
     if attention.use_rel_pos:
         grid = query.unflatten(2, (a, b))
         rows = torch.einsum("gnabd,akd->gnabk", grid, get_rel_pos(a, a, attention.rel_pos_h))
         columns = torch.einsum("gnabd,bkd->gnabk", grid, get_rel_pos(b, b, attention.rel_pos_w))
-        scaled = torch.cat([scaled, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
-        row, column = (torch.eye(side, dtype=key.dtype, device=key.device) for side in (a, b))
-        places = torch.cat([row.repeat_interleave(b, dim=0), column.repeat(a, 1)], dim=1)
-        key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
-        value = F.pad(value, (0, a + b))  # the fused kernels want one width; the rest of the output is cut off
-    mixed = F.scaled_dot_product_attention(scaled, key, value, scale=1.0)[..., :channels]
+        # On CPUs head by head is 1.7 times as fast (2.2 in bf16) at 64 x 64 tokens, and no faster in windows. A mask
+        # with a gradient has no fused kernel.
+        alone = tokens.device.type == "cpu" and not window and not torch.is_grad_enabled()
+        mix = _head_by_head if alone else _of_longer_queries
+        mixed = mix(query, key, value, rows, columns, attention.scale)
+    else:
+        mixed = F.scaled_dot_product_attention(query, key, value, scale=attention.scale)
     mixed = mixed.transpose(1, 2).flatten(2).unflatten(1, (a, b))
     if window:
         mixed = window_unpartition(mixed, window, padded, (h, w))
     return attention.proj(mixed)
+
+
+def _of_longer_queries(
+    query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor, scale: float
+) -> Tensor:
+    """The bias as part of one dot product, [scale · q, q · R_rows, q · R_columns] · [k, one-hot row, one-hot column]: a
+    fused kernel needs no N x N matrix at all.
+
+    Args:
+        query, key, value: (G,n,a·b,d).
+        rows, columns: what the bias adds up, (G,n,a,b,a) and (G,n,a,b,b).
+    """
+    a, b = columns.shape[2:4]
+    query = torch.cat([scale * query, rows.flatten(2, 3), columns.flatten(2, 3)], dim=-1)
+    row, column = (torch.eye(side, dtype=key.dtype, device=key.device) for side in (a, b))
+    places = torch.cat([row.repeat_interleave(b, dim=0), column.repeat(a, 1)], dim=1)
+    key = torch.cat([key, places.expand(*key.shape[:2], -1, -1)], dim=-1)
+    longer = F.pad(value, (0, a + b))  # the fused kernels want one width; the rest of the output is cut off
+    return F.scaled_dot_product_attention(query, key, longer, scale=1.0)[..., : value.shape[-1]]
+
+
+def _head_by_head(query: Tensor, key: Tensor, value: Tensor, rows: Tensor, columns: Tensor, scale: float) -> Tensor:
+    """The bias as a mask, which is written down for one head at a time; arguments as of `_of_longer_queries`."""
+    mixed = []
+    for head in zip(*(part.split(1, dim=1) for part in (query, key, value, rows, columns)), strict=True):
+        q, k, v, of_rows, of_columns = head
+        bias = of_rows.flatten(2, 3)[..., :, None] + of_columns.flatten(2, 3)[..., None, :]  # (G,1,a·b,a,b)
+        mixed.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias.flatten(3), scale=scale))
+    return torch.cat(mixed, dim=1)

@@ -211,14 +211,15 @@ def test_sam_at_its_images_own_size(size):
 
 
 @pytest.mark.parametrize("options", [{"qkv_bias": False}, {"use_rel_pos": False}, {"window_size": 0}])
-@torch.no_grad()
-def test_sam_without_some_of_its_parts(options):
+@pytest.mark.parametrize("learning", [True, False])  # attention has a form of its own where nothing learns
+def test_sam_without_some_of_its_parts(options, learning):
     encoder = image_encoder("vit_b", **{**TINY["sam"].options, **options}).eval()
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.3)
-    tokens = torch.randn(2, 4, 4, 24)
-    for block in encoder.blocks:
-        torch.testing.assert_close(run_block(block, tokens), block(tokens), rtol=1e-4, atol=1e-4)
+    tokens = torch.randn(2, 4, 6, 24)
+    with torch.set_grad_enabled(learning):
+        for block in encoder.blocks:
+            torch.testing.assert_close(run_block(block, tokens), block(tokens), rtol=1e-4, atol=1e-4)
 
 
 FULL_SIZE = [

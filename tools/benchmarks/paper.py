@@ -84,6 +84,16 @@ def batch(size: int, count: int = 1) -> dict[str, Tensor]:
     return {"image": torch.rand(count, 3, size, size, generator=generator), **labels}
 
 
+def in_bf16(function: Callable[[], object]) -> Callable[[], None]:
+    """The same in mixed precision."""
+
+    def call() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            function()
+
+    return call
+
+
 def in_turn(ours: Callable[[], object], plain: Callable[[], object], rounds: int, warm_up: int = 1) -> Ratio:
     """Processor seconds of both, which other programs change less than the time of day."""
     return alternate(ours, plain, rounds, time.process_time, warm_up)

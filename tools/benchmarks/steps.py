@@ -19,6 +19,7 @@ from benchmarks.paper import (
     TEACHERS,
     apart,
     batch,
+    in_bf16,
     in_turn,
     plain_teachers,
     ratio_row,
@@ -42,10 +43,16 @@ Step = Callable[[], dict[str, float]]
 def run() -> str:
     steps = {stage: apart("benchmarks.steps", "stage_times", stage) for stage in SIZES}
     rows = [
-        ratio_row(f"{stage}, {SIZES[stage]} x {SIZES[stage]}", Ratio(*figures["times"]), 1)
+        ratio_row(f"{stage}, {SIZES[stage]} x {SIZES[stage]}{of}", Ratio(*figures[times]), 1)
         for stage, figures in steps.items()
+        for times, of in (("times", ""), ("times in bf16", ", ours in bf16"))
     ]
-    members = [ratio_row(name, Ratio(*apart("benchmarks.steps", "teacher_times", name)), 1) for name in TEACHERS]
+    teachers = {name: apart("benchmarks.steps", "teacher_times", name) for name in TEACHERS}
+    members = [
+        ratio_row(f"{name}{of}", Ratio(*times), 1)
+        for name, both in teachers.items()
+        for times, of in zip(both, ("", ", ours in bf16"), strict=True)
+    ]
     adam = Ratio(*apart("benchmarks.steps", "optimizer_times"))
     memory = [
         (f"{form}, batch {count}", f"{apart('benchmarks.steps', 'peak', form, str(count)):.1f}")
@@ -71,7 +78,11 @@ def stage_times(stage: str) -> dict:
     difference = max(abs(first[name] - value) / abs(value) for name, value in expected.items())
     if difference > 1e-3:
         raise AssertionError(f"{stage}: the losses of the two forms differ by {difference}")
-    return {"difference": difference, "times": in_turn(ours, plain, ROUNDS, warm_up=0)}
+    return {
+        "difference": difference,
+        "times": in_turn(ours, plain, ROUNDS, warm_up=0),
+        "times in bf16": in_turn(in_bf16(ours), plain, ROUNDS, warm_up=0),
+    }
 
 
 def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -86,10 +97,11 @@ def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def teacher_times(name: str) -> Ratio:
+def teacher_times(name: str) -> list[Ratio]:
+    """In float32, and ours in bf16."""
     committee, images = build_committee(paper_settings()), batch(SIZE)["image"]
-    plain = plain_teachers(committee)[name]
-    return in_turn(lambda: committee[name](images), lambda: plain(images), ROUNDS)
+    plain, ours = plain_teachers(committee)[name], lambda: committee[name](images)
+    return [in_turn(way, lambda: plain(images), ROUNDS) for way in (ours, in_bf16(ours))]
 
 
 def optimizer_times() -> Ratio:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.paper import RATIO_HEADER, SIZE, apart, batch, in_turn, ratio_row, students
+from benchmarks.paper import RATIO_HEADER, SIZE, apart, batch, in_bf16, in_turn, ratio_row, students
 from benchmarks.teachers import peak_beyond, resident
 from benchmarks.timing import table
 from sak.preflight.plan import step_memory
@@ -51,7 +51,14 @@ def compared() -> tuple[str, str]:
     agreement = compare(ours, plain, images)
     forward = in_turn(lambda: predict(ours, images), lambda: predict(plain, images), ROUNDS, warm_up=0)
     both = in_turn(lambda: learn(ours, images), lambda: learn(plain, images), ROUNDS, warm_up=0)
-    rows = [ratio_row("forward", forward, 1), ratio_row("forward and backward", both, 1)]
+    faster = in_turn(in_bf16(lambda: predict(ours, images)), lambda: predict(plain, images), ROUNDS, warm_up=0)
+    both_faster = in_turn(in_bf16(lambda: learn(ours, images)), lambda: learn(plain, images), ROUNDS, warm_up=0)
+    rows = [
+        ratio_row("forward", forward, 1),
+        ratio_row("forward, ours in bf16", faster, 1),
+        ratio_row("forward and backward", both, 1),
+        ratio_row("forward and backward, ours in bf16", both_faster, 1),
+    ]
     times = (
         f"ViT-B, three teachers, five tasks, one image of {SIZE} x {SIZE}, training mode, float32; processor seconds, "
         f"{ROUNDS} rounds in which both run in turn, medians; the spread is that of the ratio over the rounds. "

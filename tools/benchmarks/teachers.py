@@ -1,4 +1,4 @@
-"""What the full-size teachers cost for one image, and SAM's encoder against segment_anything's own.
+"""What the full-size teachers cost for one image, and SAM's encoder against segment_anything's own and timm's.
 
 Every row is measured in a process of its own, for its peak memory: `python -m benchmarks.teachers ROW` in `tools`,
 whose own name is not to hide the package `teachers`. The weights are random; cost does not depend on them.
@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import timm
 import torch
+from timm.models.vision_transformer_sam import checkpoint_filter_fn
 from torch import nn
 
 import teachers
@@ -32,6 +34,7 @@ TEACHERS = {  # row: family, model, its levels
     "SAM L/16": ("sam", "vit_l", [5, 11, 17, 23]),
     "SAM H/16": ("sam", "vit_h", [7, 15, 23, 31]),
 }
+TIMM = {"vit_b": "samvit_base_patch16"}
 ENCODERS = {"SAM B at 512": ("vit_b", 512), "SAM B at 1024": ("vit_b", 1024)}
 
 
@@ -44,11 +47,15 @@ def run() -> str:
         costs.append((*cells, f"{cost['seconds']:.2f}"))
     for row in ENCODERS:
         ours, library, times = (_measure(row, way) for way in ("ours", "library", "times"))
-        cells = row, f"{times['ours']:.2f}", f"{times['library']:.2f}", f"{times['ratio']:.2f}"
+        cells = row, *(f"{times[way]:.2f}" for way in ("ours", "library", "timm"))
+        cells = *cells, *(f"{times[way] / times['ours']:.2f}" for way in ("library", "timm"))
         peaks = f"{ours['peak']:.0f}", f"{library['peak']:.0f}", f"{library['peak'] / ours['peak']:.1f}"
         comparison.append((*cells, *peaks))
     first = table(("teacher", "spec", "sees", "weights, MiB", "peak beyond them, MiB", "processor s"), costs)
-    header = ("blocks of", "ours, processor s", "its, processor s", "ratio", "ours, peak MiB", "its peak MiB", "ratio")
+    names = ("ours", "segment_anything's", "timm's")
+    ratios = ("segment_anything's / ours", "timm's / ours")
+    peaks = ("ours, peak MiB", "segment_anything's peak MiB", "ratio")
+    header = ("blocks of", *(f"{name}, processor s" for name in names), *ratios, *peaks)
     second = table(header, comparison)
     return (
         f"One image of {IMAGE} x {IMAGE}, float32, {torch.get_num_threads()} threads, fastest of {ROUNDS} rounds; "
@@ -120,10 +127,15 @@ def encoder_cost(row: str, way: str) -> dict:
     if way in ways:
         ways[way]()
         return {"peak": peak_beyond(before)}
-    torch.testing.assert_close(ways["ours"](), ways["library"](), rtol=1e-4, atol=1e-4)
-    rounds = [[processor_seconds(ways[name]) for name in ("ours", "library")] for _ in range(ROUNDS)]
-    ours, library = (min(column) for column in zip(*rounds, strict=True))
-    return {"ours": ours, "library": library, "ratio": library / ours}
+    others = timm.create_model(TIMM[model], img_size=size).eval()
+    named = {f"image_encoder.{name}": value for name, value in encoder.state_dict().items()}
+    others.load_state_dict(checkpoint_filter_fn(named, others))
+    ways["timm"] = lambda: others.blocks(tokens)
+    expected = ways["library"]()
+    for name in ("ours", "timm"):
+        torch.testing.assert_close(ways[name](), expected, rtol=1e-4, atol=1e-4)
+    rounds = [[processor_seconds(function) for function in ways.values()] for _ in range(ROUNDS)]
+    return dict(zip(ways, map(min, zip(*rounds, strict=True)), strict=True))
 
 
 if __name__ == "__main__":
