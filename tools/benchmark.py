@@ -14,6 +14,7 @@ SECTIONS = {
     "peak": "benchmarks.peak",
     "student": "benchmarks.student",
     "steps": "benchmarks.steps",
+    "published": "benchmarks.published",
     "evaluation": "benchmarks.evaluation",
     "growth": "benchmarks.growth",
     "metrics": "benchmarks.metrics",
@@ -49,7 +50,10 @@ def main(arguments: list[str]) -> None:
         metavar="FILE",
         help="that keeps the tables (default: docs/BENCHMARKS.md)",
     )
+    parser.add_argument("--path", type=Path, metavar="CHECKOUT", help="of the published code, for published")
     options = parser.parse_args(arguments)
+    if ("published" in options.sections) != (options.path is not None):
+        parser.error("the section published and --path CHECKOUT, of the published code, belong together")
     if options.page.is_dir() or not options.page.parent.is_dir():  # told before minutes of measuring
         parser.error(f"--page {options.page} is no file in a folder that exists")
 
@@ -61,7 +65,8 @@ def main(arguments: list[str]) -> None:
     torch.set_num_threads(options.threads)
     print(machine())
     for name in options.sections:
-        measured = importlib.import_module(SECTIONS[name]).run()
+        section = importlib.import_module(SECTIONS[name])
+        measured = section.run(options.path) if name == "published" else section.run()
         if not isinstance(measured, str):
             measured, figure = measured
             save(figure, options.page.parent / "figures" / f"{name}.png")

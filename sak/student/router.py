@@ -51,7 +51,7 @@ class Router(nn.Module):
 
         With noise while training; -inf for knocked-out sources.
         """
-        logits = self.gate(x)
+        logits = self.gate(x).float()  # of bf16 too, whose 8 bits are few for weights that are learnt
         if self.of_image:
             logits = logits.mean(dim=1, keepdim=True)  # before the noise, which it would shrink by √N
         if self.noisy:
