@@ -51,7 +51,9 @@ class Router(nn.Module):
 
         With noise while training; -inf for knocked-out sources.
         """
-        logits = self.gate(x).float()  # of bf16 too, whose 8 bits are few for weights that are learnt
+        logits = self.gate(x)
+        # Not in bf16, whose 8 bits are few for weights that are learnt.
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.of_image:
             logits = logits.mean(dim=1, keepdim=True)  # before the noise, which it would shrink by √N
         if self.noisy:

@@ -249,3 +249,12 @@ def test_the_balance_term_lowers_the_weight_of_the_favourite():
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         student(**options)
+
+
+def test_the_weights_of_half_precision_are_taken_in_full():
+    router = MixtureOfRepresentations(16, 3).eval()
+    x = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        weights = router.weights(x)
+    assert weights.dtype == torch.float32
+    assert weights.sum(-1).sub(1).abs().max() < 1e-6
