@@ -8,10 +8,13 @@ import sys
 import time
 import traceback
 import warnings
+from multiprocessing import forkserver
 from typing import NamedTuple
 
 from accelerate.state import AcceleratorState
 from torch.distributed import TCPStore
+
+from sak.metrics.boundary.workers import process_pool
 
 
 class Ended(NamedTuple):
@@ -34,6 +37,9 @@ def start(act, out, err=None, **variables):
     try:
         os.environ.update(variables)
         os.setsid()
+        # The parent's pool has no threads here, and its server of processes is no child of this one.
+        process_pool.cache_clear()
+        forkserver._forkserver.__init__()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, file in ((1, out), (2, err or out)):
