@@ -46,7 +46,7 @@ def place(strangers, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_every_job_runs_as_it_stands(place, call_tool, capsys):
+def test_every_job_runs_as_it_stands(place, call_tool, capsys, pictures):
     for line in COMMANDS:
         words = [word for word in shlex.split(line) if not word.startswith("PYTHONPATH=")]
         assert words[0] == "sak", line
