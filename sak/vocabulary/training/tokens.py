@@ -71,7 +71,7 @@ def _figure(rows: Sequence[dict], metrics: Sequence[str]) -> Figure:
     for metric in metrics:
         axis.plot([row["tokens"] for row in rows], [row[metric] for row in rows], marker="o", label=metric)
     axis.set_xscale("log", base=2)
-    axis.set(xlabel="vision tokens of an image", ylabel="validation samples", ylim=(0, 1))
+    axis.set(xlabel="vision tokens of an image", ylabel="score, validation samples", ylim=(0, 1))
     axis.grid(alpha=0.3)
     axis.legend()
     return figure
