@@ -126,6 +126,8 @@ def test_lines_and_scenes_grow():
     assert max(lengths[300:]) == 8
     assert "\n" not in "".join(text[k]["answer"] for k in range(300))
     assert any("\n" in text[k]["answer"] for k in range(300, 600))
+    longer = made({"text": 1.0}, train=600, **{**settings, "pages": PageConfig(characters=[5, 8], empty=0.0)})
+    assert {len(longer.packed(k)["answer"].partition("\n")[0]) for k in range(50)} == {1, 2}
     letters = {letter for k in range(100) for letter in text[k]["answer"]}
     assert len(letters & set("abcdefghijklmnopqrstuvwxyz")) > 15  # not digits alone, though no word is so short
     things = made({"detection": 1.0}, train=600, **settings)
