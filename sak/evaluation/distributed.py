@@ -70,9 +70,9 @@ def _on_cpu() -> bool:
 def keep_freed() -> None:
     """Let this process keep what it frees for what it needs next; where there is no glibc, nothing happens.
 
-    A training step on a CPU makes and frees hundreds of maps of tens of megabytes. By default each is a mapping of its
-    own, whose pages the system hands out anew and filled with zeros. The price is that the process stays as large as it
-    has once been.
+    A training step on a CPU makes and frees maps of tens of megabytes. By default each is a mapping of its own, whose
+    pages the system hands out anew and filled with zeros (docs/BENCHMARKS.md has what that takes). The price is that
+    the process stays as large as it has once been.
     """
     if not sys.platform.startswith("linux"):
         return
