@@ -2,6 +2,7 @@
 
 import importlib
 import platform
+from functools import partial
 from pathlib import Path
 
 from sak.cli import run, tool_parser, whole
@@ -58,6 +59,7 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--page {options.page} is no file in a folder that exists")
 
     import torch  # after the command line's own mistakes
+    from benchmarks.apart import alone
     from benchmarks.page import keep
 
     from sak.plotting import save
@@ -66,7 +68,8 @@ def main(arguments: list[str]) -> None:
     print(machine())
     for name in options.sections:
         section = importlib.import_module(SECTIONS[name])
-        measured = section.run(options.path) if name == "published" else section.run()
+        arguments = [options.path] if name == "published" else []
+        measured = alone(partial(section.run, *arguments))
         if not isinstance(measured, str):
             measured, figure = measured
             save(figure, options.page.parent / "figures" / f"{name}.png")

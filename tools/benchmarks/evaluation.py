@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from benchmarks.apart import Work, in_turn
 from benchmarks.metrics import PlainAngularError, PlainIoU, PlainMaxF
-from benchmarks.paper import RATIO_HEADER, SIZE, TASKS, batch, in_bf16, in_turn, ratio_row, settings, students
+from benchmarks.paper import IN_TURN, RATIO_HEADER, SIZE, TASKS, batch, ratio_rows, settings, students
 from benchmarks.timing import table
 from sak.bundles.build import build_tasks
 
@@ -21,31 +22,39 @@ LOOPS: dict[str, Callable[[], object]] = {
 
 def run() -> str:
     tasks = {name: task for name, task in build_tasks(settings().data).items() if name in LOOPS}
-    ours, plain = (student.eval() for student in students())
     content = batch(SIZE)
-    metrics = {name: task.new_metric() for name, task in tasks.items()}
-    loops = {name: new() for name, new in LOOPS.items()}
 
-    def predictions(student: nn.Module) -> dict[str, Tensor]:
-        with torch.no_grad():
-            output = student(content["image"])
-        return output[0] if isinstance(output, tuple) else output.predictions
+    def predicting(place: int) -> Work:
+        """A forward pass of ours or of the plain form."""
+        student = students()[place].eval()
+        return lambda: predictions(student, content["image"])
 
-    def evaluate_all(student: nn.Module, meters: dict) -> None:
-        outputs = predictions(student)
-        for name, task in tasks.items():
-            meters[name].update(task.predict(outputs[name]), content[name])
+    def evaluating(place: int, meters: dict) -> Work:
+        """A forward pass, what it predicts, and the metrics."""
+        student = students()[place].eval()
 
-    forward = in_turn(lambda: predictions(ours), lambda: predictions(plain), ROUNDS)
-    whole = in_turn(lambda: evaluate_all(ours, metrics), lambda: evaluate_all(plain, loops), ROUNDS)
-    faster = in_turn(in_bf16(lambda: predictions(ours)), lambda: predictions(plain), ROUNDS)
-    rows = [
-        ratio_row("forward", forward, 1),
-        ratio_row("forward, ours in bf16", faster, 1),
-        ratio_row("forward, predictions, metrics", whole, 1),
-    ]
+        def evaluate() -> None:
+            outputs = predictions(student, content["image"])
+            for name, task in tasks.items():
+                meters[name].update(task.predict(outputs[name]), content[name])
+
+        return evaluate
+
+    forward = in_turn(lambda: predicting(0), lambda: predicting(1), ROUNDS)
+    whole = in_turn(
+        lambda: evaluating(0, {name: task.new_metric() for name, task in tasks.items()}),
+        lambda: evaluating(1, {name: new() for name, new in LOOPS.items()}),
+        ROUNDS,
+    )
+    rows = [*ratio_rows("forward", forward), *ratio_rows("forward, predictions, metrics", whole)]
     return (
-        f"ViT-B, one image of {SIZE} x {SIZE}, float32; processor seconds, {ROUNDS} rounds in turn, medians. All tasks "
-        "are predicted; the metrics are those of all but boundaries, whose matching has a section of its own.\n\n"
+        f"ViT-B, one image of {SIZE} x {SIZE}, float32; {IN_TURN.format(rounds=ROUNDS)}. All tasks are predicted; the "
+        "metrics are those of all but boundaries, whose matching has a section of its own.\n\n"
         f"{table(RATIO_HEADER, rows)}"
     )
+
+
+@torch.no_grad()
+def predictions(student: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    output = student(images)
+    return output[0] if isinstance(output, tuple) else output.predictions

@@ -4,17 +4,18 @@ Operations and memory are counted on tensors without data, as `sak.preflight.pla
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, in_turn, students
+from benchmarks.apart import in_turn
+from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, students
 from benchmarks.student import learn, loss, maps
 from benchmarks.timing import table
 from sak.preflight.plan import step_memory
-from sak.student.upsampled_conv import _upsample_and_shift
 
 ROUNDS = 1
 TIMED = SIZE // 2  # for the times of rows of teachers and tasks, so that all of them take minutes
@@ -42,9 +43,9 @@ def run() -> str:
 
 
 def timed(size: int, shape: Shape) -> tuple[str, ...]:
-    ours, plain = students(size, *shape)
     images = batch(size)["image"]
-    times = in_turn(lambda: learn(ours, images), lambda: learn(plain, images), ROUNDS)
+    ours, plain = ((lambda place=place: partial(learn, students(size, *shape)[place], images)) for place in range(2))
+    (times,) = in_turn(ours, plain, ROUNDS, ("fp32",))
     return f"{times.first:.2f}", f"{times.second:.2f}", f"{times.median:.2f}"
 
 
@@ -57,16 +58,13 @@ def counted(size: int, shape: Shape) -> tuple[str, ...]:
     with torch.device("meta"):
         pair = students(size, *shape)
     operations = []
-    try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            content = {"image": torch.empty(1, 3, size, size)}
-            for student in pair:
-                student.to_empty(device="cpu")
-                with FlopCounterMode(display=False) as counter:
-                    learn(student, content["image"])
-                operations.append(counter.get_total_flops() / 1e12)
-                student.zero_grad()
-            memory = [step_memory(student, [student], objective, content) for student in pair]
-    finally:
-        _upsample_and_shift.cache_clear()  # its matrices from here hold no data
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        content = {"image": torch.empty(1, 3, size, size)}
+        for student in pair:
+            student.to_empty(device="cpu")
+            with FlopCounterMode(display=False) as counter:
+                learn(student, content["image"])
+            operations.append(counter.get_total_flops() / 1e12)
+            student.zero_grad()
+        memory = [step_memory(student, [student], objective, content) for student in pair]
     return *(f"{number:.2f}" for number in operations), *(f"{(peak - held) / 2**20:.0f}" for held, peak in memory)

@@ -4,12 +4,7 @@ What is plain is in `tests/reference`: the paper's formulas line by line, and te
 """
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -17,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from benchmarks.timing import Ratio, alternate
+from benchmarks.timing import Ratio
 from sak import config
 from sak.labels import IGNORE
 from sak.student import Student
@@ -84,36 +79,19 @@ def batch(size: int, count: int = 1) -> dict[str, Tensor]:
     return {"image": torch.rand(count, 3, size, size, generator=generator), **labels}
 
 
-def in_bf16(function: Callable[[], object]) -> Callable[[], None]:
-    """The same in mixed precision."""
-
-    def call() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
-            function()
-
-    return call
-
-
-def in_turn(ours: Callable[[], object], plain: Callable[[], object], rounds: int, warm_up: int = 1) -> Ratio:
-    """Processor seconds of both, which other programs change less than the time of day."""
-    return alternate(ours, plain, rounds, time.process_time, warm_up)
+def ratio_rows(title: str, both: Sequence[Ratio]) -> list[tuple[str, ...]]:
+    """Of work on one image, ours in float32 and in bf16."""
+    rows = []
+    for times, of in zip(both, ("", ", ours in bf16"), strict=True):
+        spread = f"{times.low:.2f}–{times.high:.2f}"
+        rate = f"{1 / times.first:.3f}", f"{1 / times.second:.3f}"
+        cells = f"{times.first:.2f}", f"{times.second:.2f}", *rate, f"**{times.median:.2f}**", spread
+        rows.append((f"{title}{of}", *cells))
+    return rows
 
 
-def apart(module: str, *arguments: str) -> dict:
-    """What `python -m MODULE ARGUMENTS` prints as JSON: figures of a fresh process, for its peak memory."""
-    child = [sys.executable, "-m", module, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(
-        child, cwd=Path(__file__).parents[1], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    print(module, *arguments, done.stdout.splitlines()[-1], file=sys.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def ratio_row(title: str, times: Ratio, images: int) -> tuple[str, ...]:
-    spread = f"{times.low:.2f}–{times.high:.2f}"
-    rate = f"{images / times.first:.3f}", f"{images / times.second:.3f}"
-    return title, f"{times.first:.2f}", f"{times.second:.2f}", *rate, f"**{times.median:.2f}**", spread
-
-
+IN_TURN = (
+    "processor seconds, each form in a process of its own (ours keeps the memory that it frees, as it does in "
+    "training), in turn, medians of {rounds} rounds; the spread is that of the ratio over the rounds"
+)
 RATIO_HEADER = ("", "ours, s", "plain, s", "ours, images/s", "plain, images/s", "plain / ours", "spread")

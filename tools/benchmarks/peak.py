@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.paper import LEVELS, SIZE, TASKS, WIDTH, batch, students
 from benchmarks.student import learn, predict
 from benchmarks.timing import seconds, table
+from sak.evaluation.distributed import keep_freed
 from sak.student.head import Head
 
 SIDE = 2048  # of the square matrices, which no cache holds as a whole
@@ -18,6 +19,7 @@ GRID = SIZE // 16  # tokens a side of the student's levels
 
 
 def run() -> str:
+    keep_freed()  # as training and evaluation do
     single = matrix_rate(torch.float32)
     limits = [
         ("float32 matrix product", f"{single / 1e9:.0f} GFLOP/s"),

@@ -13,7 +13,8 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from benchmarks.paper import RATIO_HEADER, SIZE, batch, in_bf16, in_turn, ratio_row
+from benchmarks.apart import Work, alone, in_turn
+from benchmarks.paper import IN_TURN, RATIO_HEADER, SIZE, batch, ratio_rows
 from benchmarks.paper import settings as paper_settings
 from benchmarks.steps import with_states
 from benchmarks.timing import table
@@ -31,36 +32,35 @@ CLOSE = 1e-4  # of the norm
 
 
 def run(path: Path) -> str:
-    distiller = published(path)
-    theirs = distiller.student
-    ours = load_official({name: weight.clone() for name, weight in theirs.state_dict().items()}, (SIZE, SIZE))
-    content = batch(SIZE)
-    seen = {**content, "image": normalised(content["image"])}
-    difference = compare(ours, theirs, content)
+    check(path)
+    difference = alone(lambda: compare(path))
     rows = []
-    for title, one, other in (
-        ("student, inference", lambda: inference(ours.eval(), content), lambda: inference(theirs.eval(), seen)),
-        ("student, forward and backward", lambda: learn(ours, content), lambda: learn(theirs, seen)),
-        ("multi-task step with teachers", our_step(ours, content), their_step(distiller, seen)),
+    for title, ours, theirs in (
+        ("student, inference", our_inference, their_inference),
+        ("student, forward and backward", our_learning, their_learning),
+        ("multi-task step with teachers", our_step, their_step),
     ):
-        for way, of in ((one, ""), (in_bf16(one), ", ours in bf16")):
-            rows.append(ratio_row(f"{title}{of}", in_turn(way, other, ROUNDS, warm_up=0), 1))
+        one, other = ((lambda make=make: make(path)) for make in (ours, theirs))
+        rows += ratio_rows(title, in_turn(one, other, ROUNDS))
     header = tuple(name.replace("plain", "published") for name in RATIO_HEADER)
     return (
         f"ViT-B, three teachers, five tasks, one image of {SIZE} x {SIZE}, AdamW; the published code in float32; "
-        f"processor seconds, {ROUNDS} rounds in which both run in turn, medians. With the same weights the students' "
-        f"outputs differ by {difference:.0e} of their norm.\n\n{table(header, rows)}"
+        f"{IN_TURN.format(rounds=ROUNDS)}. With the same weights the students' outputs differ by {difference:.0e} of "
+        f"their norm.\n\n{table(header, rows)}"
     )
 
 
-def published(path: Path) -> nn.Module:
-    """Its distiller with three teachers and five tasks, by its own code.
-
+def check(path: Path) -> None:
+    """
     Raises:
-        UserError: the folder is no checkout of it.
+        UserError: the folder is no checkout of the published code.
     """
     if not (path / "models" / "mt_distiller.py").is_file():
         raise UserError(f"--path {path} is no checkout of the published code: it has no models/mt_distiller.py")
+
+
+def published(path: Path) -> nn.Module:
+    """Its distiller with three teachers and five tasks, by its own code."""
     sys.path.insert(0, str(path))
     from losses import get_criterion
     from models.backbones import timm_encoders, vit
@@ -95,10 +95,20 @@ def published(path: Path) -> nn.Module:
         )
 
 
-def normalised(images: Tensor) -> Tensor:
-    """As the published code's data sets give them; our student does it itself."""
+def same_as(distiller: nn.Module) -> Student:
+    return load_official(
+        {name: weight.clone() for name, weight in distiller.student.state_dict().items()}, (SIZE, SIZE)
+    )
+
+
+def content() -> dict[str, Tensor]:
+    return batch(SIZE)
+
+
+def seen() -> dict[str, Tensor]:
+    """With images as the published code's data sets give them; our student normalises them itself."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    return (images - mean) / std
+    return {**content(), "image": (content()["image"] - mean) / std}
 
 
 def predictions(student: nn.Module, images: Tensor) -> dict[str, Tensor]:
@@ -106,37 +116,63 @@ def predictions(student: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return output.predictions if isinstance(student, Student) else output[1]
 
 
-@torch.no_grad()
-def inference(student: nn.Module, content: dict[str, Tensor]) -> dict[str, Tensor]:
-    return predictions(student, content["image"])
+def our_inference(path: Path) -> Work:
+    return inference(same_as(published(path)), content())
 
 
-def learn(student: nn.Module, content: dict[str, Tensor]) -> None:
-    student.train().zero_grad()
-    sum(output.square().mean() for output in predictions(student, content["image"]).values()).backward()
+def their_inference(path: Path) -> Work:
+    return inference(published(path).student, seen())
 
 
-def compare(ours: Student, theirs: nn.Module, content: dict[str, Tensor]) -> float:
+def inference(student: nn.Module, content: dict[str, Tensor]) -> Callable[[], dict[str, Tensor]]:
+    student.eval()
+
+    @torch.no_grad()
+    def call() -> dict[str, Tensor]:
+        return predictions(student, content["image"])
+
+    return call
+
+
+def our_learning(path: Path) -> Work:
+    return learning(same_as(published(path)), content())
+
+
+def their_learning(path: Path) -> Work:
+    return learning(published(path).student, seen())
+
+
+def learning(student: nn.Module, content: dict[str, Tensor]) -> Work:
+    student.train()
+
+    def call() -> None:
+        student.zero_grad()
+        sum(output.square().mean() for output in predictions(student, content["image"]).values()).backward()
+
+    return call
+
+
+def compare(path: Path) -> float:
     """Both must compute the same, or their times could not be compared."""
-    found = inference(ours.eval(), content)
-    expected = inference(theirs.eval(), {"image": normalised(content["image"])})
+    distiller = published(path)
+    found, expected = inference(same_as(distiller), content())(), inference(distiller.student, seen())()
     differences = [float((maps - expected[NAMES.get(name, name)]).norm() / maps.norm()) for name, maps in found.items()]
     if max(differences) > CLOSE:
         raise AssertionError(f"the outputs of the two students differ by {differences}")
     return max(differences)
 
 
-def our_step(student: Student, content: dict[str, Tensor]) -> Callable[[], None]:
-    settings = paper_settings().stages.multitask
+def our_step(path: Path) -> Work:
+    student, images, settings = same_as(published(path)), content(), paper_settings().stages.multitask
     features = objectives.of_images(build_committee(paper_settings()))
     objectives.choose_trained_weights(student, "multitask", distils=True)
     objective = objectives.multitask(features, build_tasks(paper_settings().data), settings.loss, settings.alpha)
-    return step(student, lambda: objective(student, content)[0], with_states(adamw(student, settings.optim)))
+    return step(student, lambda: objective(student, images)[0], with_states(adamw(student, settings.optim)))
 
 
-def their_step(distiller: nn.Module, content: dict[str, Tensor]) -> Callable[[], None]:
-    settings = paper_settings().stages.multitask.optim
-    named = {NAMES.get(name, name): values for name, values in content.items()}
+def their_step(path: Path) -> Work:
+    distiller, settings = published(path), paper_settings().stages.multitask.optim
+    named = {NAMES.get(name, name): values for name, values in seen().items()}
     labels = {name: values[:, None] if values.dim() == 3 else values for name, values in named.items()}
 
     def loss() -> Tensor:

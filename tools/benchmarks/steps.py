@@ -1,28 +1,27 @@
 """Whole training steps of the paper's ViT-B recipe, teachers and optimizer included, against the plain reference.
 
-Every figure comes from a process of its own, so that memory is free again: `python -m benchmarks.steps WHAT ...` in
-`tools`, WHAT being a function of this file.
+`python -m benchmarks.steps FORM COUNT` in `tools` measures the memory of one form's step with so many images.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 
+from benchmarks.apart import alone, fresh, in_turn
 from benchmarks.paper import (
+    IN_TURN,
     RATIO_HEADER,
     SIZE,
     TASKS,
     TEACHERS,
-    apart,
     batch,
-    in_bf16,
-    in_turn,
     plain_teachers,
-    ratio_row,
+    ratio_rows,
     reference,
     students,
 )
@@ -30,59 +29,48 @@ from benchmarks.paper import settings as paper_settings
 from benchmarks.teachers import resident
 from benchmarks.timing import Ratio, alternate, table
 from sak.bundles.build import build_committee, build_tasks
+from sak.evaluation.distributed import keep_freed
 from sak.training import objectives
 from sak.training.optimizer import adamw
 from teachers import Committee
 
 SIZES = {"distill": 384, "multitask": SIZE}
-ROUNDS = 1
+ROUNDS = 2
 MEMORY = (("ours", 1), ("ours", 2), ("recomputed", 2), ("plain", 1))
 Step = Callable[[], dict[str, float]]
 
 
 def run() -> str:
-    steps = {stage: apart("benchmarks.steps", "stage_times", stage) for stage in SIZES}
-    rows = [
-        ratio_row(f"{stage}, {SIZES[stage]} x {SIZES[stage]}{of}", Ratio(*figures[times]), 1)
-        for stage, figures in steps.items()
-        for times, of in (("times", ""), ("times in bf16", ", ours in bf16"))
-    ]
-    teachers = {name: apart("benchmarks.steps", "teacher_times", name) for name in TEACHERS}
-    members = [
-        ratio_row(f"{name}{of}", Ratio(*times), 1)
-        for name, both in teachers.items()
-        for times, of in zip(both, ("", ", ours in bf16"), strict=True)
-    ]
-    adam = Ratio(*apart("benchmarks.steps", "optimizer_times"))
+    difference = max(alone(lambda stage=stage: first_losses(stage)) for stage in SIZES)
+    times = []
+    for stage, size in SIZES.items():
+        ours, plain = ((lambda make=make, stage=stage: make(stage)) for make in (our_step, plain_step))
+        times += ratio_rows(f"{stage}, {size} x {size}", in_turn(ours, plain, ROUNDS))
+    members = []
+    for name in TEACHERS:
+        ours, plain = ((lambda make=make, name=name: make(name)) for make in (our_teacher, plain_teacher))
+        members += ratio_rows(name, in_turn(ours, plain, ROUNDS))
+    adam = alone(optimizer_times)
     memory = [
-        (f"{form}, batch {count}", f"{apart('benchmarks.steps', 'peak', form, str(count)):.1f}")
-        for form, count in MEMORY
+        (f"{form}, batch {count}", f"{fresh('benchmarks.steps', form, str(count)):.1f}") for form, count in MEMORY
     ]
-    worst = max(figures["difference"] for figures in steps.values())
     return (
-        "Three teachers with random weights (SAM at 1024 x 1024), batches of one image, float32, AdamW; processor "
-        f"seconds, both in turn. Losses of the first step differ by at most {worst:.0e} of their value.\n\n"
-        f"{table(RATIO_HEADER, rows)}\n\nThe teachers alone, one image of {SIZE} x {SIZE}:\n\n"
+        "Three teachers with random weights (SAM at 1024 x 1024), batches of one image, float32, AdamW; "
+        f"{IN_TURN.format(rounds=ROUNDS)}. Losses of the first step differ by at most {difference:.0e} of their value."
+        f"\n\n{table(RATIO_HEADER, times)}\n\nThe teachers alone, one image of {SIZE} x {SIZE}:\n\n"
         f"{table(RATIO_HEADER, members)}\n\nAdamW alone: {adam.first:.2f} s fused, {adam.second:.2f} s in torch's "
         f"default form, {adam.median:.1f} times as long.\n\nA process at its largest in a multi-task step with "
         f"teachers, GiB, everything included:\n\n{table(('step', 'peak'), memory)}"
     )
 
 
-def stage_times(stage: str) -> dict:
-    torch.manual_seed(0)
-    committee = build_committee(paper_settings())
-    pair = students(SIZES[stage], TASKS if stage == "multitask" else {})
-    ours, plain = our_step(stage, pair[0], committee, 1), plain_step(stage, pair[1], committee, 1)
-    first, expected = ours(), plain()
+def first_losses(stage: str) -> float:
+    """By what part of their value the losses of both forms differ, which have to be the same."""
+    first, expected = our_step(stage)(), plain_step(stage)()
     difference = max(abs(first[name] - value) / abs(value) for name, value in expected.items())
     if difference > 1e-3:
         raise AssertionError(f"{stage}: the losses of the two forms differ by {difference}")
-    return {
-        "difference": difference,
-        "times": in_turn(ours, plain, ROUNDS, warm_up=0),
-        "times in bf16": in_turn(in_bf16(ours), plain, ROUNDS, warm_up=0),
-    }
+    return difference
 
 
 def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -97,11 +85,17 @@ def with_states(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer
 
 
-def teacher_times(name: str) -> list[Ratio]:
-    """In float32, and ours in bf16."""
-    committee, images = build_committee(paper_settings()), batch(SIZE)["image"]
-    plain, ours = plain_teachers(committee)[name], lambda: committee[name](images)
-    return [in_turn(way, lambda: plain(images), ROUNDS) for way in (ours, in_bf16(ours))]
+def our_teacher(name: str) -> Callable[[], object]:
+    return partial(committee()[name], batch(SIZE)["image"])
+
+
+def plain_teacher(name: str) -> Callable[[], object]:
+    return partial(plain_teachers(committee())[name], batch(SIZE)["image"])
+
+
+def committee() -> Committee:
+    torch.manual_seed(0)
+    return build_committee(paper_settings())
 
 
 def optimizer_times() -> Ratio:
@@ -114,20 +108,19 @@ def optimizer_times() -> Ratio:
 
 
 def peak(form: str, count: str) -> float:
-    committee = build_committee(paper_settings())
-    student = students()[form == "plain"]
     if form == "plain":
-        step = plain_step("multitask", student, committee, int(count))
+        step = plain_step("multitask", int(count))
     else:
-        student.activation_checkpointing = form == "recomputed"
-        step = our_step("multitask", student, committee, int(count))
+        keep_freed()
+        step = our_step("multitask", int(count), recomputed=form == "recomputed")
     step()
     return resident("VmHWM") / 1024
 
 
-def our_step(stage: str, student: nn.Module, committee: Committee, count: int) -> Step:
-    settings = paper_settings().stages[stage]
-    features = objectives.of_images(committee)
+def our_step(stage: str, count: int = 1, recomputed: bool = False) -> Step:
+    features, settings = objectives.of_images(committee()), paper_settings().stages[stage]
+    student = students(SIZES[stage], TASKS if stage == "multitask" else {})[0]
+    student.activation_checkpointing = recomputed
     objectives.choose_trained_weights(student, stage, distils=True)
     if stage == "distill":
         objective = objectives.distillation(features, settings.loss)
@@ -150,8 +143,9 @@ def our_step(stage: str, student: nn.Module, committee: Committee, count: int) -
     return step
 
 
-def plain_step(stage: str, student: nn.Module, committee: Committee, count: int) -> Step:
-    settings, members = paper_settings().stages[stage].optim, plain_teachers(committee)
+def plain_step(stage: str, count: int = 1) -> Step:
+    members, settings = plain_teachers(committee()), paper_settings().stages[stage].optim
+    student = students(SIZES[stage], TASKS if stage == "multitask" else {})[1]
     optimizer = with_states(torch.optim.AdamW(student.parameters(), lr=settings.lr, weight_decay=settings.weight_decay))
     content, training_step = batch(SIZES[stage], count), reference("step").training_step
 
@@ -165,4 +159,4 @@ def plain_step(stage: str, student: nn.Module, committee: Committee, count: int)
 
 
 if __name__ == "__main__":
-    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))
+    print(json.dumps(peak(*sys.argv[1:])))

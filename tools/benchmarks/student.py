@@ -6,14 +6,17 @@
 import json
 import sys
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.paper import RATIO_HEADER, SIZE, apart, batch, in_bf16, in_turn, ratio_row, students
+from benchmarks.apart import alone, fresh, in_turn
+from benchmarks.paper import IN_TURN, RATIO_HEADER, SIZE, batch, ratio_rows, students
 from benchmarks.teachers import peak_beyond, resident
 from benchmarks.timing import table
+from sak.evaluation.distributed import keep_freed
 from sak.preflight.plan import step_memory
 
 ROUNDS = 2
@@ -30,41 +33,34 @@ MEMORY = {"ours": "ours", "recomputed": "ours, `activation_checkpointing: true`"
 
 
 def run() -> str:
-    times, shares = compared()
-    memory = {form: apart("benchmarks.student", form) for form in MEMORY}
+    agreement, shares = alone(compared)
+    images = batch(SIZE)["image"]
+    times = []
+    for title, work in (("forward", predict), ("forward and backward", learn)):
+        ours, plain = ((lambda place=place, work=work: partial(work, students()[place], images)) for place in range(2))
+        times += ratio_rows(title, in_turn(ours, plain, ROUNDS))
+    memory = {form: fresh("benchmarks.student", form) for form in MEMORY}
     rows = []
     for form, title in MEMORY.items():
         figures = (f"{memory[form][key]:.0f}" for key in ("weights", "counted", "resident"))
         rows.append((title, *figures, f"{memory[form]['counted'] / memory['ours']['counted']:.2f}"))
     header = ("forward and backward", "weights, MiB", "beyond them, counted", "resident", "counted / ours")
     return (
-        f"{times}\n\nWhere the time of a forward and backward pass goes, from torch's profiler:\n\n{shares}\n\n"
+        f"ViT-B, three teachers, five tasks, one image of {SIZE} x {SIZE}, training mode, float32; "
+        f"{IN_TURN.format(rounds=ROUNDS)}. {agreement}\n\n{table(RATIO_HEADER, times)}\n\n"
+        f"Where the time of a forward and backward pass goes, from torch's profiler:\n\n{shares}\n\n"
         "Memory of two images forward and backward, in fresh processes: activations and gradients at their highest, as "
         f"the sum of live storages and as growth of the process.\n\n{table(header, rows)}"
     )
 
 
 def compared() -> tuple[str, str]:
-    """Times, and shares of kinds of operators in them."""
+    """How closely both agree, and shares of kinds of operators in their time."""
+    keep_freed()
     ours, plain = students()
     images = batch(SIZE)["image"]
     agreement = compare(ours, plain, images)
-    forward = in_turn(lambda: predict(ours, images), lambda: predict(plain, images), ROUNDS, warm_up=0)
-    both = in_turn(lambda: learn(ours, images), lambda: learn(plain, images), ROUNDS, warm_up=0)
-    faster = in_turn(in_bf16(lambda: predict(ours, images)), lambda: predict(plain, images), ROUNDS, warm_up=0)
-    both_faster = in_turn(in_bf16(lambda: learn(ours, images)), lambda: learn(plain, images), ROUNDS, warm_up=0)
-    rows = [
-        ratio_row("forward", forward, 1),
-        ratio_row("forward, ours in bf16", faster, 1),
-        ratio_row("forward and backward", both, 1),
-        ratio_row("forward and backward, ours in bf16", both_faster, 1),
-    ]
-    times = (
-        f"ViT-B, three teachers, five tasks, one image of {SIZE} x {SIZE}, training mode, float32; processor seconds, "
-        f"{ROUNDS} rounds in which both run in turn, medians; the spread is that of the ratio over the rounds. "
-        f"{agreement}\n\n{table(RATIO_HEADER, rows)}"
-    )
-    return times, table(("kind of operator", "plain, s", "ours, s"), profiled(plain, ours, images))
+    return agreement, table(("kind of operator", "plain, s", "ours, s"), profiled(plain, ours, images))
 
 
 def maps(student: nn.Module, images: Tensor) -> list[Tensor]:
@@ -129,6 +125,8 @@ def profiled(plain: nn.Module, ours: nn.Module, images: Tensor) -> list[tuple[st
 
 def form_memory(form: str) -> dict:
     student = students()[form == "plain"]
+    if form != "plain":
+        keep_freed()
     if form == "recomputed":
         student.activation_checkpointing = True
 

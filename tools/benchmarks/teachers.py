@@ -5,12 +5,9 @@ whose own name is not to hide the package `teachers`. The weights are random; co
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import timm
 import torch
@@ -18,6 +15,7 @@ from timm.models.vision_transformer_sam import checkpoint_filter_fn
 from torch import nn
 
 import teachers
+from benchmarks.apart import fresh
 from benchmarks.timing import table
 from teachers.sam import image_encoder, run_block
 
@@ -41,12 +39,12 @@ ENCODERS = {"SAM B at 512": ("vit_b", 512), "SAM B at 1024": ("vit_b", 1024)}
 def run() -> str:
     costs, comparison = [], []
     for row, (family, model, _) in TEACHERS.items():
-        cost = _measure(row)
+        cost = fresh("benchmarks.teachers", row)
         sees = " x ".join(str(side) for side in cost["sees"])
         cells = row, f"`{family}`: `{model}`", sees, f"{cost['weights']:.0f}", f"{cost['peak']:.0f}"
         costs.append((*cells, f"{cost['seconds']:.2f}"))
     for row in ENCODERS:
-        ours, library, times = (_measure(row, way) for way in ("ours", "library", "times"))
+        ours, library, times = (fresh("benchmarks.teachers", row, way) for way in ("ours", "library", "times"))
         cells = row, *(f"{times[way]:.2f}" for way in ("ours", "library", "timm"))
         cells = *cells, *(f"{times[way] / times['ours']:.2f}" for way in ("library", "timm"))
         peaks = f"{ours['peak']:.0f}", f"{library['peak']:.0f}", f"{library['peak'] / ours['peak']:.1f}"
@@ -62,16 +60,6 @@ def run() -> str:
         f"memory of a fresh process.\n\n{first}\n\nThe same blocks with the same weights (features differ by less than "
         f"1e-4), both in turn, fastest of {ROUNDS} rounds; peaks beyond the weights, in fresh processes.\n\n{second}"
     )
-
-
-def _measure(*arguments: str) -> dict:
-    child = [sys.executable, "-m", "benchmarks.teachers", *arguments]
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    done = subprocess.run(
-        child, cwd=Path(__file__).parents[1], env=threads, stdout=subprocess.PIPE, text=True, check=True
-    )
-    print(*arguments, done.stdout.splitlines()[-1], file=sys.stderr)  # the rows so far, of a run of many minutes
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def resident(entry: str = "VmRSS") -> float:

@@ -36,6 +36,11 @@ def alternate(
 ) -> Ratio:
     """Run both in turn, after ``warm_up`` rounds that do not count: what slows the machine down slows both."""
     times = [(seconds(first, clock), seconds(second, clock)) for _ in range(warm_up + rounds)][warm_up:]
+    return ratio(times)
+
+
+def ratio(times: Sequence[tuple[float, float]]) -> Ratio:
+    """Of the seconds that both took in each round."""
     ratios = sorted(two / one for one, two in times)
     medians = (statistics.median(column) for column in zip(*times, strict=True))
     return Ratio(*medians, ratios[0], statistics.median(ratios), ratios[-1])
