@@ -5,6 +5,7 @@ import torch
 
 from sak import Student
 from sak.distillation import losses
+from sak.student.stem import Stem
 
 TINY = {
     "stem": "vit_tiny_patch16_384",
@@ -255,3 +256,19 @@ def test_heads_of_mmsegmentation(name):
 def test_options_that_a_head_does_not_take_are_named():
     with pytest.raises(ValueError, match="SegformerHead cannot be built"):
         tiny(heads={"semseg": {"type": "mmseg.SegformerHead", "options": {"colour": "red"}}})
+
+
+@pytest.mark.parametrize("tokens", [0, 10**6])
+def test_attention_in_bf16_is_the_same_written_out_or_fused(monkeypatch, tokens):
+    """Whichever is the faster: both stay as close to float32."""
+    monkeypatch.setattr("sak.student.stem.WRITTEN_OUT", tokens)
+    torch.manual_seed(0)
+    stem = Stem("vit_tiny_patch16_224", (64, 64), {"depth": 2, "embed_dim": 32, "num_heads": 2}).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        exact = stem(images)[-1]
+        assert all(block.attn.fused_attn for block in stem.vit.blocks)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = stem(images)[-1]
+    assert all(block.attn.fused_attn is (tokens == 0) for block in stem.vit.blocks)
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
