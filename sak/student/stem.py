@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from sak.student.recomputation import recomputed
 
-
-# In bf16 on CPUs, attention written out takes 27 instead of 43 ms a layer, and 74 instead of 130 with its gradient (ViT-B,
-# 1,025 tokens, one thread with avx512_bf16): torch's fused kernel hardly uses the faster products. Beyond so many tokens
-# its maps of weights, which the fused kernel never holds, would be too large.
+# In bf16 on CPUs, attention written out takes 27 instead of 43 ms a layer, and 74 instead of 130 with its gradient
+# (ViT-B, 1,025 tokens, one thread with avx512_bf16): torch's fused kernel hardly uses the faster products. Beyond so
+# many tokens its maps of weights, which the fused kernel never holds, would be too large.
 WRITTEN_OUT = 2048
 
 
