@@ -2,16 +2,17 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from sak.data.discovery import expand, find_files, spelt_out, suffix_of, told
-from sak.data.reading import SUFFIXES, read_image
+from sak.data.reading import SUFFIXES, opened, read_image, shown_size, to_rgb
 from sak.data.shards import remote
 from sak.data.shards.names import Names
 from sak.data.shards.tar import Member, Members, open_archives
@@ -19,6 +20,7 @@ from sak.data.transforms import finish
 from sak.errors import UserError, printable
 
 RATIO = (3 / 4, 4 / 3)  # width / height of a crop
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class Files(Sequence[Path]):
@@ -89,9 +91,7 @@ def _addresses(pattern: str) -> list[str]:
     return addresses
 
 
-def random_window(
-    size: tuple[int, int], rng: np.random.Generator, scale: tuple[float, float], tries: int = 10
-) -> tuple[int, int, int, int]:
+def random_window(size: tuple[int, int], rng: np.random.Generator, scale: tuple[float, float], tries: int = 10) -> Box:
     """(left, top, right, bottom) of a crop with a share in `scale` of the area and an aspect ratio in `RATIO`.
 
     The random resized crop of Inception (Szegedy et al., CVPR 2015). `size` is (width, height). Where none of `tries`
@@ -110,6 +110,31 @@ def random_window(
     crop_height = min(height, max(1, round(width / RATIO[0])))
     left, top = (width - crop_width) // 2, (height - crop_height) // 2
     return left, top, left + crop_width, top + crop_height
+
+
+def read_window(
+    source: Path | Member, choose: Callable[[tuple[int, int]], Box], size: tuple[int, int], upright: bool
+) -> torch.Tensor:
+    """uint8 (3, H, W): of an image, the window that `choose` names for its (width, height), resized to `size` (H, W).
+
+    Cut out, then bicubic with antialiasing, as Pillow's to within a level. A JPEG whose window is twice as large as
+    that, or more, is decoded at the fraction of its size (1/2, 1/4, 1/8) that still suffices.
+
+    Raises:
+        FaultyFile: as `read_image`.
+    """
+    with opened(source) as file:
+        width, height = shown_size(file) if upright else file.size
+        left, top, right, bottom = choose((width, height))
+        fraction = min((right - left) // size[1], (bottom - top) // size[0])
+        if fraction > 1:
+            file.draft(None, (file.width // fraction, file.height // fraction))  # type: ignore[arg-type]  # any mode
+        pixels = to_rgb(file, source, upright)
+    rows, columns = pixels.shape[0] / height, pixels.shape[1] / width  # 1 if all was decoded
+    window = pixels[round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
+    # torch resizes bytes that lie channels last four times as fast as Pillow.
+    maps = torch.from_numpy(window.copy()).permute(2, 0, 1)[None]
+    return F.interpolate(maps, size, mode="bicubic", antialias=True)[0]
 
 
 class Images(Dataset):
@@ -138,7 +163,8 @@ class Images(Dataset):
             raise UserError("There are no images to distil from: name a folder or an archive that holds some.")
         self.image_files = files
         self.crop_files: list[Path] = []  # no labels decide what is cropped
-        self.image_size = tuple(image_size)
+        height, width = image_size
+        self.image_size = (height, width)
         self.seed = seed
         least, largest = crop_scale
         self.crop_scale = (least, largest)
@@ -159,15 +185,13 @@ class Images(Dataset):
         """The item before `finish`."""
         index = range(len(self))[index]  # refuses what is out of range, counts negative ones from the end
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        height, width = self.image_size
         path = self.image_files[index]
-        image = Image.fromarray(read_image(path, self.upright))
-        window = random_window(image.size, rng, self.crop_scale)
-        image = image.resize((width, height), Image.Resampling.BICUBIC, box=window)
+        pixels = read_window(
+            path, lambda whole: random_window(whole, rng, self.crop_scale), self.image_size, self.upright
+        )
         if rng.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        pixels = torch.from_numpy(np.array(image).transpose(2, 0, 1).copy())
-        return {"pixels": pixels, "name": printable(path.stem)}
+            pixels = pixels.flip(-1)
+        return {"pixels": pixels.contiguous(), "name": printable(path.stem)}
 
 
 class CentreCrops(Dataset):

@@ -1,6 +1,7 @@
 """Batches of a data set's samples, loaded by worker processes: whatever goes wrong with them ends in one line."""
 
 import contextlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -161,13 +162,13 @@ class Loading:
                 process.kill()
                 process.join(timeout=5)
 
-    def batches(self, batches: Iterable[Sequence[int]], epoch: int | None = None) -> Iterator[dict | Any]:
-        """Collated batches of the samples at the given indices, and in the given epoch if the data set has any.
+    def batches(self, batches: Iterable[Sequence[int]], epochs: Iterable[int] | None = None) -> Iterator[dict | Any]:
+        """Collated batches of the samples at the given indices, and in the epoch of each batch if the data set has any.
 
         Raises:
             UserError: that the data set raised over a sample; too many are faulty; a worker died or hangs.
         """
-        self._asked.batches, self._asked.epoch = batches, epoch
+        self._asked.batches, self._asked.epochs = batches, epochs
         with watching_workers():
             try:
                 for batch, faults in self._loaded():
@@ -204,10 +205,11 @@ class _Asked:
     """What is asked of the data set next: batches of (epoch, index)."""
 
     batches: Iterable[Sequence[int]] = ()
-    epoch: int | None = None
+    epochs: Iterable[int] | None = None
 
     def __iter__(self) -> Iterator[list[tuple[int | None, int]]]:
-        return ([(self.epoch, index) for index in batch] for batch in self.batches)
+        epochs = itertools.repeat(None) if self.epochs is None else self.epochs
+        return ([(epoch, index) for index in batch] for batch, epoch in zip(self.batches, epochs, strict=False))
 
 
 def load(

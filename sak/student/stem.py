@@ -4,7 +4,7 @@ Shapes: B batch, N patch tokens, D width, L blocks, H,W image, h,w token grid.
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import timm
 import torch
@@ -92,6 +92,7 @@ class Stem(nn.Module):
         x = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
         tokens = [x]
         fused = x.shape[1] > WRITTEN_OUT or not _in_bf16_on_a_cpu(x)
+        block: Any  # timm's
         for block in self.vit.blocks:
             block.attn.fused_attn = fused
             x = recomputed(block, x, of=block) if recompute else block(x)

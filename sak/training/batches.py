@@ -73,16 +73,18 @@ class TrainingBatches:
     def steps(self, start: int, stop: int) -> Iterator[list[dict]]:
         """The micro-batches of each step in [start, stop).
 
-        The workers live from the first to the last, but do not read ahead into the next epoch: what a cache holds of an
-        image may change until then.
+        The workers live from the first to the last, and read ahead into the next epoch; but not where samples come with
+        records of a cache, for what it holds of an image may change until then.
         """
-        workers = min(self.workers, self.accumulate * min(stop - start, self.steps_per_epoch))
+        cached = bool(getattr(self.dataset, "caches", None))
+        at_once = min(stop - start, self.steps_per_epoch) if cached else stop - start
+        workers = min(self.workers, self.accumulate * at_once)
         with Loading(self.dataset, workers, self.timeout, self.skips) as loading:
             while start < stop:
-                epoch = start // self.steps_per_epoch
-                end = min(stop, (epoch + 1) * self.steps_per_epoch)
+                end = min(stop, (start // self.steps_per_epoch + 1) * self.steps_per_epoch) if cached else stop
                 micro_batches = (part for step in range(start, end) for part in self.indices(step))
-                loaded = loading.batches(micro_batches, epoch)
+                epochs = (step // self.steps_per_epoch for step in range(start, end) for _ in range(self.accumulate))
+                loaded = loading.batches(micro_batches, epochs)
                 while step_batches := list(itertools.islice(loaded, self.accumulate)):
                     yield step_batches
                 start = end

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader
 
-from sak.data.images import Images, find_images, random_window
+from sak.data.images import Images, find_images, random_window, read_window
+from sak.data.reading import to_rgb
 from sak.errors import UserError
 
 
@@ -72,6 +73,45 @@ def test_whole_image_or_its_mirror_where_the_crop_is_all(tmp_path):
         mirrored += torch.equal(image, whole.flip(-1))
         assert torch.equal(image, whole) or torch.equal(image, whole.flip(-1))
     assert 8 < mirrored < 32
+
+
+def waves(height, width):
+    """A picture that differs everywhere, and is smooth enough for JPEG and for being shrunk."""
+    y, x = np.mgrid[:height, :width]
+    channels = [np.sin(x / 150), np.cos(y / 130), np.sin((x + 2 * y) / 300)]
+    return (127.5 + 120 * np.stack(channels, axis=-1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 300, 200), (40, 30, 280, 190), (100, 100, 140, 130)])
+def test_windows_are_resized_as_pillow_does_to_within_a_level(tmp_path, box):
+    pixels = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    expected = Image.fromarray(pixels).crop(box).resize((96, 64), Image.Resampling.BICUBIC)
+    found = read_window(tmp_path / "noise.png", lambda size: box, (64, 96), upright=False)
+    assert found.dtype == torch.uint8
+    assert np.abs(found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected)).max() <= 1
+
+
+@pytest.mark.parametrize(("orientation", "shown"), [(1, (1200, 900)), (6, (900, 1200)), (8, (900, 1200))])
+@pytest.mark.parametrize(("side", "decoded"), [(64, 8), (200, 4), (300, 2), (500, 1)])
+def test_large_jpegs_are_decoded_no_larger_than_they_are_needed(
+    tmp_path, monkeypatch, orientation, shown, side, decoded
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(waves(900, 1200)).save(tmp_path / "large.jpg", quality=95, exif=exif)
+    sizes = []
+    monkeypatch.setattr(
+        "sak.data.images.to_rgb", lambda *given: sizes.append(to_rgb(*given).shape[:2]) or to_rgb(*given)
+    )
+    seen = []
+    box = (30, 50, 30 + 800, 50 + 820)
+    found = read_window(tmp_path / "large.jpg", lambda size: seen.append(size) or box, (side, side), upright=True)
+    assert seen == [shown]
+    assert sizes == [(-(-shown[1] // decoded), -(-shown[0] // decoded))]
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "large.jpg"))
+    expected = np.asarray(upright.crop(box).resize((side, side), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(found.permute(1, 2, 0).numpy() - expected).mean() < 2  # of 255; half a pixel of the smaller image
 
 
 def test_windows_have_the_allowed_area_and_ratio():

@@ -20,7 +20,7 @@ from sak.data.reading.label_maps import (
     read_scaled,
 )
 from sak.data.reading.matlab import read_label_map, read_matlab
-from sak.data.reading.pixels import SUFFIXES, read_image, stored_size
+from sak.data.reading.pixels import SUFFIXES, opened, read_image, shown_size, stored_size, to_rgb
 
 __all__ = [
     "SUFFIXES",
@@ -30,6 +30,7 @@ __all__ = [
     "check_label",
     "ignore_far",
     "naming",
+    "opened",
     "read_classes",
     "read_coded_classes",
     "read_depth",
@@ -43,5 +44,7 @@ __all__ = [
     "read_normals",
     "read_saliency",
     "read_scaled",
+    "shown_size",
     "stored_size",
+    "to_rgb",
 ]

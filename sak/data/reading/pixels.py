@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 
@@ -75,6 +75,15 @@ def stored_size(path: Source) -> tuple[int, int]:
     """(H, W) of an image as it is stored, without decoding it."""
     with opened(path) as image:
         return image.height, image.width
+
+
+def shown_size(file: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened image once it is turned as its EXIF orientation says; it is not decoded for this."""
+    try:
+        on_its_side = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    except Exception:  # see `_turned`
+        on_its_side = False
+    return (file.height, file.width) if on_its_side else file.size
 
 
 @contextlib.contextmanager
