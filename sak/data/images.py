@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from torch.utils.data import Dataset
 
 from sak.data.discovery import expand, find_files, spelt_out, suffix_of, told
@@ -123,13 +124,19 @@ def read_window(
     Raises:
         FaultyFile: as `read_image`.
     """
+    box = None
     with opened(source) as file:
-        width, height = shown_size(file) if upright else file.size
-        left, top, right, bottom = choose((width, height))
-        fraction = min((right - left) // size[1], (bottom - top) // size[0])
-        if fraction > 1:
-            file.draft(None, (file.width // fraction, file.height // fraction))  # type: ignore[arg-type]  # any mode
+        if isinstance(file, JpegImageFile):  # of others the size is certain once they are decoded
+            width, height = shown_size(file) if upright else file.size
+            box = choose((width, height))
+            fraction = min((box[2] - box[0]) // size[1], (box[3] - box[1]) // size[0])
+            if fraction > 1:
+                file.draft(None, (file.width // fraction, file.height // fraction))
         pixels = to_rgb(file, source, upright)
+    if box is None:
+        height, width = pixels.shape[:2]
+        box = choose((width, height))
+    left, top, right, bottom = box
     rows, columns = pixels.shape[0] / height, pixels.shape[1] / width  # 1 if all was decoded
     window = pixels[round(top * rows) : round(bottom * rows), round(left * columns) : round(right * columns)]
     # torch resizes bytes that lie channels last four times as fast as Pillow.

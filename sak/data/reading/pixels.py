@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from sak.data.reading.faults import CorruptFile, FaultyFile, naming
 
@@ -77,8 +78,8 @@ def stored_size(path: Source) -> tuple[int, int]:
         return image.height, image.width
 
 
-def shown_size(file: Image.Image) -> tuple[int, int]:
-    """(width, height) of an opened image once it is turned as its EXIF orientation says; it is not decoded for this."""
+def shown_size(file: JpegImageFile) -> tuple[int, int]:
+    """(width, height) of an opened JPEG, not decoded yet, once it is turned as its EXIF orientation says."""
     try:
         on_its_side = file.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     except Exception:  # see `_turned`
