@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 # Set before torch or any hub client is imported: tests run offline and on the CPU, and several of them side by side.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if "gpu" not in sys.argv:  # `pytest -m gpu`
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np

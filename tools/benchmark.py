@@ -25,6 +25,7 @@ SECTIONS = {
     "export": "benchmarks.export",
     "adaptation": "benchmarks.adaptation",
     "giants": "benchmarks.giants",
+    "gpu": "benchmarks.gpu",
 }
 EXAMPLE = """example:
   python tools/benchmark.py metrics boundaries"""
