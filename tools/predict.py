@@ -34,13 +34,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--every", type=whole(1), default=1, metavar="N", help="of a video, every N-th frame")
     parser.add_argument("--batch-size", type=whole(1), default=8, metavar="N", help="windows of a pass; default: 8")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--precision", default="fp32", metavar="fp32|bf16|auto", help="auto: bf16 where this machine is faster in it"
+    )
     options = parser.parse_intermixed_args(arguments)
 
     from sak.deploy.predict import predict  # after the command line's own mistakes: these load torch
     from sak.deploy.predictor import Predictor
 
     how = (options.device, options.tasks, options.without, options.longest_edge, options.whole, options.batch_size)
-    predictor = Predictor(options.bundle, *how)
+    predictor = Predictor(options.bundle, *how, options.precision)
     with about(options.out):
         written, faults = predict(
             predictor, options.pictures, options.out, not options.no_panels, options.npz, options.every

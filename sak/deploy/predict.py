@@ -13,6 +13,7 @@ from sak.deploy.pictures import Shot, find_shots, read_shots
 from sak.deploy.prediction import Prediction
 from sak.deploy.predictor import Predictor
 from sak.errors import UserError
+from sak.evaluation.distributed import keep_freed
 from sak.evaluation.subject import check_output
 from sak.files import read_json, replacing, tidy, write_json
 from teachers.fingerprints import weights_hash
@@ -68,6 +69,8 @@ def predict(
     Raises:
         UserError: a place stands for nothing, or `out` holds something else.
     """
+    if predictor.device.type == "cpu":
+        keep_freed()
     shots, notes = find_shots(places, every)
     for note in notes:
         tqdm.write(note)
@@ -108,10 +111,11 @@ def _begin(out: Path, predictor: Predictor) -> None:
         "without": list(predictor.without),
         "longest_edge": predictor.longest_edge,
         "whole": predictor.whole,
+        "precision": predictor.precision,
     }
     check_output(out, replaced=list(predictor.tasks), proof=ORIGIN)
     if (out / ORIGIN).is_file():
-        theirs = read_json(out / ORIGIN)
+        theirs = {"precision": "fp32", **read_json(out / ORIGIN)}  # once there was no other
         differing = [key for key in own if theirs.get(key) != own[key]]
         if differing:
             raise UserError(

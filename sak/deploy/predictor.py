@@ -15,9 +15,12 @@ from sak.deploy.pictures import Picture, pixels_of
 from sak.deploy.prediction import Prediction
 from sak.deploy.windows import Canvas, enlarged
 from sak.errors import UserError
+from sak.evaluation.distributed import bf16_is_fast
 from sak.evaluation.subject import open_subject
 from sak.student import Student
 from sak.tasks import Task
+
+PRECISIONS = ("fp32", "bf16", "auto")
 
 
 class Predictor:
@@ -34,9 +37,10 @@ class Predictor:
         longest_edge: pixels to which a picture's longer side is shrunk, where it is longer, before the student sees it.
         whole: one pass over the whole picture, padded to whole patches, whatever its size.
         batch_size: windows of one pass.
+        precision: ``fp32``; ``bf16``, mixed precision; ``auto``, bf16 where the device is faster in it.
 
     Raises:
-        UserError: there is no such student, device, task or source.
+        UserError: there is no such student, device, task, source or precision.
     """
 
     def __init__(
@@ -48,7 +52,10 @@ class Predictor:
         longest_edge: int | None = None,
         whole: bool = False,
         batch_size: int = 8,
+        precision: str = "fp32",
     ):
+        if precision not in PRECISIONS:
+            raise UserError(f"a prediction is made in one of {', '.join(PRECISIONS)}, not in {precision!r}")
         student = bundle if isinstance(bundle, Student) else open_subject(os.fspath(bundle), labelled=False).student
         known = tasks_of(student)
         if strangers := [name for name in tasks or () if name not in known]:
@@ -61,6 +68,8 @@ class Predictor:
         self.student = student.to(self.device).eval()
         self.tasks: dict[str, Task] = {name: known[name] for name in tasks or known}
         self.without, self.longest_edge, self.whole, self.batch_size = tuple(without), longest_edge, whole, batch_size
+        fast = precision == "auto" and bf16_is_fast(self.device)
+        self.precision = "bf16" if fast or precision == "bf16" else "fp32"
 
     def __call__(self, picture: Picture) -> Prediction:
         """The prediction for one picture: a path, a Pillow image, or an array; see `pixels_of`."""
@@ -90,7 +99,8 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, batch: "list[tuple[_Drawing, Tensor]]") -> None:
         images = torch.stack([window for _, window in batch]).to(self.device)
-        output = self.student(images, tasks=list(self.tasks), without=self.without)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            output = self.student(images, tasks=list(self.tasks), without=self.without)
         for number, (drawing, _) in enumerate(batch):
             raw = {task: maps[number].float() for task, maps in output.predictions.items()}
             routing = {

@@ -90,7 +90,7 @@ def test_predictions_of_two_kinds_do_not_mix(trained, photos, tmp_path, call_too
     out = tmp_path / "out"
     call_tool("predict", trained, photos / "b.png", "--out", out, "--no-panels")
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    for options in (("--without", "stem"), ("--longest-edge", 20), ("--whole",)):
+    for options in (("--without", "stem"), ("--longest-edge", 20), ("--whole",), ("--precision", "bf16")):
         code, _, errors = call_tool("predict", trained, photos, "--out", out, *options)
         assert code == 2
         assert f"holds predictions that were made with another {options[0][2:].replace('-', '_')}" in errors[0]

@@ -216,7 +216,21 @@ def test_the_student_warns_once_of_images_that_are_not_in_0_1(trained):
         sak.Predictor(sak.Student.from_pretrained(trained / "student"))(noise(96, 96) / 127.5 - 1)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_in_bf16_where_it_is_wished_or_faster(trained, monkeypatch, fast):
+    monkeypatch.setattr("sak.deploy.predictor.bf16_is_fast", lambda device: fast)
+    picture = noise(96, 96)
+    exact, rounded, chosen = (
+        sak.Predictor(trained, precision=how)(picture)["normals"] for how in ("fp32", "bf16", "auto")
+    )
+    assert rounded.dtype == np.float32
+    assert 0 < np.linalg.norm(rounded - exact) / np.linalg.norm(exact) < 0.05
+    assert np.array_equal(chosen, rounded if fast else exact)
+
+
 def test_wrong_names_are_told(trained):
+    with pytest.raises(UserError, match="one of fp32, bf16, auto, not in 'fp8'"):
+        sak.Predictor(trained, precision="fp8")
     for options, message in (
         ({"tasks": ["depth"]}, "no task 'depth'; it has: semseg"),
         ({"without": ["sam"]}, "unknown source 'sam'"),
