@@ -1,18 +1,22 @@
-"""Where a run keeps what it makes, and how it knows its own work again."""
+"""Where a run keeps what it makes, how it knows its own work again, and how it is taken to its end."""
 
 import fcntl
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+from accelerate import Accelerator
 from omegaconf import DictConfig, OmegaConf
 
 from sak import config as configuration
 from sak import environment
 from sak.config.schema import LOCATIONS
+from sak.data.loading import watching_workers
 from sak.errors import UserError, shown
+from sak.evaluation.distributed import settled, watching_processes
 from sak.files import about, read_json, tidy, write_json
 from teachers.base import RANDOM
 
@@ -172,3 +176,35 @@ def _is_free(key: str, now: DictConfig, before: DictConfig) -> bool:
         places = [OmegaConf.select(config, key) for config in (now, before)]
         return None not in places and RANDOM not in places
     return key == "name" or key.endswith(FREE_KEYS) or key.startswith(FREE_SECTIONS)
+
+
+class Experiment(Protocol):
+    """What a run is of: it goes on from the run's checkpoints."""
+
+    accelerator: Accelerator
+
+    def finish(self) -> None: ...
+
+
+def carry_out(config: DictConfig, build: Callable[[DictConfig, RunDirectory], Experiment]) -> RunDirectory:
+    """Take an experiment to its end, from wherever an earlier start of it stopped; nothing, if it has been there.
+
+    Any number of processes (torchrun's) do it together; what one of them does alone is done by the first.
+
+    Returns:
+        its finished run directory.
+
+    Raises:
+        UserError: something in the config, the data or the run directory is wrong, or another process has died.
+        KeyboardInterrupt: the user stopped it; a checkpoint was written.
+        FloatingPointError: a loss became infinite or not a number.
+    """
+    run = RunDirectory(config)
+    config = settled(config, run.config_file)
+    run.check(config)
+    if not run.finished:
+        with closing(run), about(run.path), watching_processes(), watching_workers():
+            experiment = build(config, run)
+            experiment.finish()
+            experiment.accelerator.end_training()
+    return run

@@ -5,7 +5,6 @@ stopped.
 """
 
 import functools
-from contextlib import closing
 from pathlib import Path
 from typing import cast
 
@@ -28,16 +27,14 @@ from sak.config.derived import active_stages, change, frozen_backbone, number_of
 from sak.config.schema import STAGES
 from sak.data.archive import Archive
 from sak.data.faulty_images import build_skips
-from sak.data.loading import watching_workers
 from sak.errors import UserError
-from sak.evaluation.distributed import Agreement, build_accelerator, settled, watching_processes
-from sak.files import about
+from sak.evaluation.distributed import Agreement, build_accelerator
 from sak.student.hub import WEIGHTS
 from sak.tasks import find_metric
 from sak.training import checkpoint, results
 from sak.training.batches import TrainingBatches
 from sak.training.checkpoint import Progress
-from sak.training.run_directory import RunDirectory
+from sak.training.run_directory import RunDirectory, carry_out
 from sak.training.stage import StageTraining, set_image_size
 from sak.training.standardising import check_kinds
 from sak.training.teacher_targets import Teaching
@@ -49,29 +46,14 @@ from teachers.weights import sha256_of
 
 
 def train(config: DictConfig) -> RunDirectory:
-    """Run the experiment to its end, from wherever an earlier start of it stopped.
-
-    Any number of processes (torchrun's) do it together; what one of them does alone is done by the first.
-
-    Returns:
-        its finished run directory.
+    """Run the experiment to its end: see `carry_out`.
 
     Raises:
-        UserError: something in the config, the data or the run directory is wrong, or another process has died.
-        KeyboardInterrupt: the user stopped it; a checkpoint was written.
-        FloatingPointError: a loss became infinite or not a number.
+        UserError: there is nothing to train, too.
     """
     if not active_stages(config) and not change(config):
         raise UserError("stages.distill.steps and stages.multitask.steps are both 0: there is nothing to train")
-    run = RunDirectory(config)
-    config = settled(config, run.config_file)
-    run.check(config)
-    if not run.finished:
-        with closing(run), about(run.path), watching_processes(), watching_workers():
-            experiment = Experiment(config, run)
-            experiment.finish()
-            experiment.accelerator.end_training()
-    return run
+    return carry_out(config, Experiment)
 
 
 class Experiment:

@@ -1,7 +1,6 @@
 """The training of a vision vocabulary, and of the model that reads through it: one stage, by the loop of all."""
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +10,16 @@ from transformers import PreTrainedTokenizerBase
 
 from sak.config.derived import number_of_steps
 from sak.config.schema import VOCABULARY
-from sak.data.loading import Samples, evenly_spread, watching_workers
-from sak.evaluation.distributed import Agreement, build_accelerator, settled, watching_processes
-from sak.files import about, replacing
+from sak.data.loading import Samples, evenly_spread
+from sak.evaluation.distributed import Agreement, build_accelerator
+from sak.files import replacing
 from sak.student.hub import WEIGHTS
 from sak.training import checkpoint
 from sak.training.batches import TrainingBatches
 from sak.training.checkpoint import Progress
 from sak.training.loop import Loop
 from sak.training.objectives import Objective
-from sak.training.run_directory import RunDirectory
+from sak.training.run_directory import RunDirectory, carry_out
 from sak.training.tracking import Tracker
 from sak.vocabulary import data
 from sak.vocabulary.language_model import TOKENIZER, read_tokenizer
@@ -34,25 +33,8 @@ TEXTS = 1000  # samples whose texts a tokenizer is trained on
 
 
 def train(config: DictConfig) -> RunDirectory:
-    """Run the stage to its end, from wherever an earlier start of it stopped; by any number of processes (torchrun's).
-
-    Returns:
-        its finished run directory.
-
-    Raises:
-        UserError: something in the config, the data or the run directory is wrong, or another process has died.
-        KeyboardInterrupt: the user stopped it; a checkpoint was written.
-        FloatingPointError: a loss became infinite or not a number.
-    """
-    run = RunDirectory(config)
-    config = settled(config, run.config_file)
-    run.check(config)
-    if not run.finished:
-        with closing(run), about(run.path), watching_processes(), watching_workers():
-            experiment = Experiment(config, run)
-            experiment.finish()
-            experiment.accelerator.end_training()
-    return run
+    """Run the stage to its end: see `carry_out`."""
+    return carry_out(config, Experiment)
 
 
 @dataclass
