@@ -85,6 +85,8 @@ class Router(nn.Module):
         mixed = weights[..., 0, None] * x
         for source, features in enumerate(paths, start=1):
             mixed = mixed + weights[..., source, None] * features
+        dtype = next(self.gate.parameters()).dtype
+        mixed = mixed.to(dtype)  # half precision again, where the whole student has been made so
         return mixed, weights.mean(dim=1) if self.of_image else weights
 
 

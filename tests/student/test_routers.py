@@ -258,3 +258,16 @@ def test_the_weights_of_half_precision_are_taken_in_full():
         weights = router.weights(x)
     assert weights.dtype == torch.float32
     assert weights.sum(-1).sub(1).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("router", ["mor", "token", "token_topk", "sum"])
+def test_a_student_can_be_of_half_precision_throughout(router, dtype):
+    """As it is exported."""
+    options = {"patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    student = Student("vit_tiny_patch16_384", (32, 32), {"semseg": 5}, {"a": [8] * 2}, range(2), options, router=router)
+    images = torch.rand(1, 3, 32, 32)
+    exact = student.eval()(images).predictions["semseg"]
+    rounded = student.to(dtype)(images.to(dtype)).predictions["semseg"]
+    assert rounded.dtype == dtype
+    assert (rounded - exact).norm() / exact.norm() < 0.05
