@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig
 from torch import Tensor, distributed, nn
@@ -55,6 +56,9 @@ def build_accelerator(precision: str = "fp32", data_timeout: float = 0) -> Accel
         keep_freed()
     if precision == "bf16" and torch.cuda.is_available():
         torch.set_float32_matmul_precision("high")  # TF32 for the products that bf16 leaves out: exact enough beside it
+    # accelerate keeps one precision for the life of a process, in which something else may have run before.
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed_precision(precision):
+        AcceleratorState._reset_state()
     return Accelerator(cpu=_on_cpu(), mixed_precision=mixed_precision(precision))
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch.utils._pytree import tree_leaves
 
 from sak import config
@@ -36,13 +35,11 @@ class Killed(Exception):
 def scaled(monkeypatch):
     """Sets the scale that trainings in float16 begin with."""
     build = runpy.run_path(str(Path(__file__).with_name("fp16_on_cpu.py")))["build"]
-    AcceleratorState._reset_state()  # accelerate keeps one precision for the life of a process
 
     def begin(**options):
         monkeypatch.setattr(training, "build_accelerator", build(**options))
 
-    yield begin
-    AcceleratorState._reset_state()
+    return begin
 
 
 def states(run):
@@ -70,7 +67,6 @@ def test_a_step_that_overflows_is_left_out_and_halves_the_scale(tiny, scaled):
 def test_steps_move_the_weights_as_full_precision_does(tiny, scaled):
     scaled(scale=2.0**10)
     half = states(train(config.load(tiny, [*HALF, "name=half"])))
-    AcceleratorState._reset_state()
     full = states(train(config.load(tiny, [*HALF[1:], "name=full"])))
     assert half["multitask-0000004.pt"]["scaler"]["scale"] == 2.0**12  # it grew at every third step
     for name in ("distill-0000001.pt", "multitask-0000001.pt"):  # later ones have gone ways of their own
@@ -101,7 +97,6 @@ def test_the_scale_is_kept_through_a_kill(tiny, scaled, monkeypatch, stage, step
         patch.setattr(StageTraining, "_step", dying)
         with pytest.raises(Killed):
             train(settings)
-    AcceleratorState._reset_state()
     found = states(train(settings))
     assert found.keys() == expected.keys()
     assert all(same(found[name], expected[name]) for name in expected)
@@ -120,10 +115,8 @@ def test_statistics_of_the_teachers_are_taken_in_full_precision(tiny, monkeypatc
         return real(self, watched(), add)
 
     monkeypatch.setattr(Standardiser, "fit", fit)
-    AcceleratorState._reset_state()
     one = ["stages.distill.steps=1", "stages.multitask.steps=0", "stages.distill.standardise=phi_s"]
     train(config.load(tiny, ["precision=bf16", *one, "stages.distill.standardise_images=2"]))
-    AcceleratorState._reset_state()
     assert seen == [(False, {torch.float32})]
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from sak import config
 from sak.evaluation import distributed
-from sak.evaluation.distributed import bf16_is_fast, products_a_second, settled
+from sak.evaluation.distributed import bf16_is_fast, build_accelerator, products_a_second, settled
 from sak.training.train import train
 
 FAST, SLOW = {torch.float32: 100.0, torch.bfloat16: 190.0}, {torch.float32: 100.0, torch.bfloat16: 110.0}
@@ -15,9 +14,14 @@ FAST, SLOW = {torch.float32: 100.0, torch.bfloat16: 190.0}, {torch.float32: 100.
 @pytest.fixture
 def machine(monkeypatch):
     """Makes this machine one with other rates of products."""
-    AcceleratorState._reset_state()  # accelerate keeps one precision for the life of a process
-    yield lambda rates: monkeypatch.setattr(distributed, "products_a_second", rates.__getitem__)
-    AcceleratorState._reset_state()
+    return lambda rates: monkeypatch.setattr(distributed, "products_a_second", rates.__getitem__)
+
+
+def test_what_runs_in_one_process_may_have_several_precisions():
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        accelerator = build_accelerator(precision)
+        with accelerator.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == kind
 
 
 @pytest.mark.parametrize(("rates", "expected"), [(FAST, "bf16"), (SLOW, "fp32")])
