@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.apart import in_turn
+from benchmarks.apart import alone, in_turn
 from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, students
 from benchmarks.student import learn, loss, maps
 from benchmarks.timing import table
@@ -29,10 +29,10 @@ Shape = tuple[Mapping[str, int], Sequence[str]]  # tasks, teachers
 def run() -> str:
     teachers = [(str(count), (TASKS, MORE_TEACHERS[:count])) for count in range(1, 7)]
     tasks = [(str(count), (dict(list(MORE_TASKS.items())[:count]), TEACHERS)) for count in range(1, 7)]
-    first = [(title, *timed(TIMED, shape), *counted(SIZE, shape)) for title, shape in teachers]
-    second = [(title, *timed(TIMED, shape), *counted(SIZE, shape)) for title, shape in tasks]
+    first = [(title, *timed(TIMED, shape), *alone(partial(counted, SIZE, shape))) for title, shape in teachers]
+    second = [(title, *timed(TIMED, shape), *alone(partial(counted, SIZE, shape))) for title, shape in tasks]
     shape = TASKS, TEACHERS
-    third = [(f"{size} x {size}", *timed(size, shape), *counted(size, shape)) for size in SIZES]
+    third = [(f"{size} x {size}", *timed(size, shape), *alone(partial(counted, size, shape))) for size in SIZES]
     return (
         "A ViT-B student forward and backward on one image, float32: processor seconds, both in turn; operations of "
         "matrix products, convolutions and attention forward and backward, and memory in MiB beyond the weights, "
