@@ -533,6 +533,7 @@ OTHERS = {
     "predict bundle picture.jpg --out new --device abacus": "the device abacus cannot be used here",
     "predict bundle picture.jpg --out new --device cuda:7": "the device cuda:7 cannot be used here",
     "predict bundle picture.jpg --out new --longest-edge 0": "no whole number from 1",
+    "predict bundle picture.jpg --out new --precision fp8": "one of fp32, bf16, auto, not in 'fp8'",
     "predict bundle picture.jpg --out new --batch-size 0": "no whole number from 1",
     "predict bundle picture.jpg --out new --every 0": "no whole number from 1",
     "predict headless picture.jpg --out new": "has no task heads",
