@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.apart import alone, in_turn
@@ -62,7 +63,7 @@ def counted(size: int, shape: Shape) -> tuple[str, ...]:
         content = {"image": torch.empty(1, 3, size, size)}
         for student in pair:
             student.to_empty(device="cpu")
-            with FlopCounterMode(display=False) as counter:
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
                 learn(student, content["image"])
             operations.append(counter.get_total_flops() / 1e12)
             student.zero_grad()
