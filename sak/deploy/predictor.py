@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sak.bundles.tasks import tasks_of
+from sak.config.schema import AUTO
 from sak.deploy.pictures import Picture, pixels_of
 from sak.deploy.prediction import Prediction
 from sak.deploy.windows import Canvas, enlarged
@@ -20,7 +21,7 @@ from sak.evaluation.subject import open_subject
 from sak.student import Student
 from sak.tasks import Task
 
-PRECISIONS = ("fp32", "bf16", "auto")
+PRECISIONS = ("fp32", "bf16", AUTO)
 
 
 class Predictor:
@@ -68,7 +69,7 @@ class Predictor:
         self.student = student.to(self.device).eval()
         self.tasks: dict[str, Task] = {name: known[name] for name in tasks or known}
         self.without, self.longest_edge, self.whole, self.batch_size = tuple(without), longest_edge, whole, batch_size
-        fast = precision == "auto" and bf16_is_fast(self.device)
+        fast = precision == AUTO and bf16_is_fast(self.device)
         self.precision = "bf16" if fast or precision == "bf16" else "fp32"
 
     def __call__(self, picture: Picture) -> Prediction:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import timm
 import torch
+from timm.layers import use_fused_attn
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ class Stem(nn.Module):
         self.grid(*images.shape[-2:])
         x = self.vit.norm_pre(self.vit.patch_drop(self.vit._pos_embed(self.vit.patch_embed(images))))
         tokens = [x]
-        fused = x.shape[1] > WRITTEN_OUT or not _in_bf16_on_a_cpu(x)
+        fused = use_fused_attn() and (x.shape[1] > WRITTEN_OUT or not _in_bf16_on_a_cpu(x))
         block: Any  # timm's
         for block in self.vit.blocks:
             block.attn.fused_attn = fused

@@ -272,3 +272,10 @@ def test_attention_in_bf16_is_the_same_written_out_or_fused(monkeypatch, tokens)
             rounded = stem(images)[-1]
     assert all(block.attn.fused_attn is (tokens == 0) for block in stem.vit.blocks)
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.02
+
+
+def test_who_switches_fused_attention_off_in_timm_has_none(monkeypatch):
+    monkeypatch.setattr("sak.student.stem.use_fused_attn", lambda: False)
+    stem = Stem("vit_tiny_patch16_224", (32, 32), {"depth": 2, "embed_dim": 32, "num_heads": 2})
+    stem(torch.randn(1, 3, 32, 32))
+    assert not any(block.attn.fused_attn for block in stem.vit.blocks)
