@@ -194,10 +194,11 @@ def test_the_global_random_state_is_untouched():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_sample_is_one_line(workers):
-    others = torch.multiprocessing.active_children()
+    others = {child.pid for child in torch.multiprocessing.active_children()}
     with pytest.raises(UserError, match=r"^2.jpg is truncated$"):
         list(load(Numbers(4, broken=[2]), [[0, 1], [2, 3]], workers))
-    assert torch.multiprocessing.active_children() == others  # the program would wait for it at its end
+    left = {child.pid for child in torch.multiprocessing.active_children()}
+    assert left <= others  # the program would wait for it at its end
 
 
 def test_batches_that_cannot_be_cut():
