@@ -40,11 +40,15 @@ def noted(header: Mapping[str, str], source: object) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def compare(network: nn.Module, facts: Mapping[str, Any], source: object, teacher: str) -> None:
-    """Raise a `UserError` where a network is not what the file of its weights notes."""
+def mismatch(network: nn.Module, facts: Mapping[str, Any]) -> str | None:
+    """How a network is not what the file of its weights notes, if it is not."""
     for fact, here in facts_of(network).items():
         if facts.get(fact, here) != here:
-            raise UserError(
-                f"teacher {teacher}: {source} is of a network with {fact} {facts[fact]}, but {fact} is {here} here; "
-                "correct model and options."
-            )
+            return f"is of a network with {fact} {facts[fact]}, but {fact} is {here} here"
+    return None
+
+
+def compare(network: nn.Module, facts: Mapping[str, Any], source: object, teacher: str) -> None:
+    """Raise a `UserError` where a network is not what the file of its weights notes."""
+    if problem := mismatch(network, facts):
+        raise UserError(f"teacher {teacher}: {source} {problem}; correct model and options.")

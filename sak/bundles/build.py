@@ -11,6 +11,7 @@ from sak import data
 from sak.adaptation import Adapted
 from sak.bundles.adapted import build_adapted, describe_adapted
 from sak.bundles.bundle import find_bundle, load_student
+from sak.bundles.stem_weights import load_stem
 from sak.bundles.tasks import records
 from sak.config.derived import CHANGES, distils, image_size, left_out, model_spec, unlabelled
 from sak.config.schema import STAGES, DataConfig, plain
@@ -135,7 +136,8 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
     head, heads = options.pop("head"), options.pop("heads")
     activation_checkpointing = options.pop("activation_checkpointing")
     # `start_from_weights` and `sak.bundles.change` see to these.
-    for key in ("pretrained", "weights", "path", "trained_beside", *(f"{what}_teacher" for what in CHANGES)):
+    starts = ("pretrained", "stem_weights", "weights", "path", "trained_beside")
+    for key in (*starts, *(f"{what}_teacher" for what in CHANGES)):
         del options[key]
     if strangers := sorted(heads.keys() - {*chosen, *config.data.tasks}):
         raise UserError(f"student.heads names {strangers[0]!r}, which is not among data.tasks")
@@ -179,7 +181,7 @@ def build_student(config: DictConfig, chosen: Mapping[str, Task], teachers: Mapp
 
 
 def start_from_weights(student: Student, config: DictConfig) -> str:
-    """Load what the config's ``student.weights``, or else ``student.pretrained``, asks for.
+    """Load what the config's ``student.weights``, or else ``stem_weights``, or else ``pretrained``, asks for.
 
     Returns:
         which parts of the student have got weights, and which keep their random start.
@@ -193,6 +195,9 @@ def start_from_weights(student: Student, config: DictConfig) -> str:
     if config.student.weights is not None:
         fresh = load_distilled(student, config.student.weights, drop_aligners=config.student.aligner is False)
         loaded, source = DISTILLED, config.student.weights
+    elif config.student.stem_weights is not None:
+        file = load_stem(student.stem, config.student.stem_weights)
+        loaded, source = ("stem",), str(file)
     elif config.student.pretrained:
         _load_pretrained_stem(student, config.student.stem)
         loaded, source = ("stem",), f"timm's {config.student.stem}"

@@ -28,8 +28,9 @@ METHODS = (*FROZEN, "lora", "adapter", "bitfit", "full")
 
 # Keys that say where something lies, which may be written in many ways, and not what it is.
 LOCATIONS = (
-    "output", "data.root", "student.weights", "student.path", "stages.distill.images", "cache.path",
-    "vocabulary.data.root", "vocabulary.network.weights", "vocabulary.branch.student", "vocabulary.weights",
+    "output", "data.root", "student.weights", "student.stem_weights", "student.path", "stages.distill.images",
+    "cache.path", "vocabulary.data.root", "vocabulary.network.weights", "vocabulary.branch.student",
+    "vocabulary.weights",
 )  # fmt: skip
 
 
@@ -90,6 +91,7 @@ class HeadConfig:
 class StudentConfig:
     stem: str = MISSING  # a timm vision transformer
     pretrained: bool = False  # start from timm's weights of the stem
+    stem_weights: str | None = None  # a file with the weights that the stem starts from instead
     weights: str | None = None  # start from stem and paths of a run or bundle instead; routers and heads stay new
     stem_options: dict[str, Any] = field(default_factory=dict)
     levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])

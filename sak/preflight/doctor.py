@@ -10,13 +10,15 @@ from huggingface_hub import try_to_load_from_cache
 from omegaconf import DictConfig
 
 import teachers
+from sak.bundles.stem_weights import load_stem
 from sak.config.derived import image_size, left_out, unlabelled
-from sak.config.schema import teacher_spec
+from sak.config.schema import plain, teacher_spec
 from sak.errors import UserError
 from sak.preflight.examination import Problem
 from sak.preflight.own_data import with_named_classes
 from sak.preflight.plan import Plan, StagePlan, plan
 from sak.preflight.survey import Survey, survey_archive, survey_images
+from sak.student.stem import Stem
 from teachers.base import RANDOM
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -73,6 +75,15 @@ def check_weights(config: DictConfig, problems: list[Problem]) -> Iterator[tuple
             detail = f"student.weights is {config.student.weights}, which is no folder"
             problems.append(Problem("config", "student", detail))
         yield "stem", f"starts with that of {config.student.weights}"
+    elif config.student.stem_weights is not None:
+        yield "stem", f"starts with the weights of {config.student.stem_weights}"
+        try:
+            stem = Stem(config.student.stem, config.data.image_size, plain(config.student.stem_options))
+            load_stem(stem, config.student.stem_weights)
+        except UserError as error:
+            problems.append(Problem("config", "student", str(error)))
+        except ValueError:
+            pass  # there is no such stem, which the plan says
     elif config.student.pretrained:
         yield "stem", f"starts with timm's weights, {where(config.student.stem)}"
     else:

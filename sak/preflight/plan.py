@@ -138,7 +138,8 @@ def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tupl
     """Teachers and student with the shapes that the config asks for; nothing is read or downloaded."""
     widths = None if change(config) else widths_of(config)
     config = config.copy()
-    config.student.pretrained, config.student.weights = False, None
+    config.student.pretrained = False
+    config.student.weights = config.student.stem_weights = None
     for spec in config.teachers.values():
         spec.weights = RANDOM
     adapts = config.stages.multitask.method is not None

@@ -56,10 +56,26 @@ class Stem(nn.Module):
 
     def load_pretrained(self) -> None:
         """Load timm's weights of this model from the hub or its cache, the position embedding resized to ours."""
-        source = timm.create_model(self.name, pretrained=True, num_classes=0)
-        weights = timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), self.vit)
-        left_out = {"norm.weight", "norm.bias"}  # levels are read before the final norm
-        self.vit.load_state_dict({key: value for key, value in weights.items() if key not in left_out}, strict=True)
+        self.load_weights(timm.create_model(self.name, pretrained=True, num_classes=0).state_dict())
+
+    def load_weights(self, state: dict[str, Tensor]) -> None:
+        """Load a vision transformer's weights in timm's names, strictly, the position embedding resized to ours.
+
+        Its final norm and classifier are left out: levels are read before them.
+
+        Raises:
+            ValueError: a name is missing or left over, or a shape does not fit; the first such is named.
+        """
+        kept = {key: value for key, value in state.items() if not key.startswith(("norm.", "fc_norm.", "head."))}
+        own = self.vit.state_dict()
+        for keys, problem in ((own.keys() - kept.keys(), "lacks"), (kept.keys() - own.keys(), "holds the unknown")):
+            if keys:
+                raise ValueError(f"{problem} {min(keys)}")
+        weights = timm.models.vision_transformer.checkpoint_filter_fn(kept, self.vit)
+        for key, value in own.items():
+            if weights[key].shape != value.shape:
+                raise ValueError(f"has {key} of shape {tuple(weights[key].shape)}, but this stem {tuple(value.shape)}")
+        self.vit.load_state_dict(weights, strict=True)
 
     @property
     def image_size(self) -> tuple[int, int]:
