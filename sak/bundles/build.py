@@ -93,7 +93,8 @@ def build_training_set(
         say: is told what lies beside the images and is left out.
     """
     if stage != "distill":
-        return labelled()
+        share = config.stages.multitask.labelled
+        return labelled() if share == 1 else labelled().part(share, config.seed)
     settings = config.stages.distill
     size, scale = image_size(config, stage), tuple(settings.crop_scale)
     if not settings.images:

@@ -94,6 +94,10 @@ RANGES: dict[type, dict[str, Rule]] = {
         "timeout": whole(1),
         "max_skipped": SHARE,
         "normals_tolerance": Rule(lambda value: 0 < value < 1, "between 0 and 1, or null"),
+        "scale": Rule(
+            lambda scale: len(scale) == 2 and 0 < scale[0] <= scale[1] <= 16,
+            "[least, largest] factor, above 0 and up to 16",
+        ),
         "colours": Rule(
             lambda colours: len(colours) > 0 and all(map(_is_colour, colours)),
             "a list of [red, green, blue], each from 0 to 255",
@@ -154,6 +158,7 @@ RANGES: dict[type, dict[str, Rule]] = {
     },
     MultitaskConfig: {
         "alpha": NOT_NEGATIVE,
+        "labelled": Rule(lambda share: 0 < share <= 1, "a share of the images, above 0 and up to 1"),
         "evaluate_every": whole(0),  # 0 is an older form of null
         "balance": NOT_NEGATIVE,
         "task_balance_lr": POSITIVE,

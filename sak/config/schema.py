@@ -76,6 +76,8 @@ class DataConfig:
     # Whether the crop of training avoids windows of one class also where semseg is no task, by reading it for the crop
     # alone; false as published (docs/recipes.md)
     crop_by_semseg: bool = False
+    scale: list[float] = field(default_factory=lambda: [0.5, 2.0])  # range of the random scale of training
+    edges_after_scaling: bool = False  # draw the boundaries of training when the image is scaled; false as published
     # Normals whose length is farther than this from 1 are ignored, in training and evaluation; null: none, as published
     normals_tolerance: float | None = None
     renderer: RendererConfig = field(default_factory=RendererConfig)
@@ -177,6 +179,7 @@ class DistillConfig(StageConfig):
 class MultitaskConfig(StageConfig):
     alpha: float = 1.0  # weight of the distillation beside the task losses
     augment: bool = True
+    labelled: float = 1.0  # share of the training images whose labels are used; `seed` draws which
     evaluate_every: int | None = None  # steps; null: at the end alone
     keep_best: str | None = None  # a metric, as semseg.miou: the best evaluated student is kept in student_best/
     balance: float = 0.0  # weight of the routers' balance terms

@@ -109,4 +109,6 @@ def build(
         seed=seed,
         crop_by_semseg=data.crop_by_semseg,
         normals_tolerance=data.normals_tolerance,
+        scale=data.scale,
+        edges_after_scaling=augment and data.edges_after_scaling,
     )

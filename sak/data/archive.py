@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -18,8 +18,6 @@ from sak.data.description import Description
 from sak.data.discovery import Listings, files_in
 from sak.data.reading import check_label, ignore_far, read_ids, read_image, stored_size
 from sak.errors import UserError
-from sak.labels import IGNORE
-from sak.metrics.boundary import boundary_map
 from sak.tasks import TASKS, Kind, Task, find_task
 from sak.tasks.edge import boundaries_of
 
@@ -49,6 +47,9 @@ class Archive(Dataset):
         seed: of the augmentation, which is a function of (seed, epoch, index) alone: see `set_epoch`.
         crop_by_semseg: let the augmentation's crop look at semseg, which is read for it, where it is not among the
             tasks. The published loader looks at it only where it is.
+        scale: range of the augmentation's random scale, as published by default.
+        edges_after_scaling: let the augmentation draw the boundaries of "edge" when the map of regions is scaled, as
+            thin as ever; the published loader scales the drawn line, which grows thick, or breaks.
         normals_tolerance: ignore normals whose length is farther than this from 1; None: none, as published.
 
     Raises:
@@ -78,6 +79,8 @@ class Archive(Dataset):
         seed: int = 0,
         crop_by_semseg: bool = False,
         normals_tolerance: float | None = None,
+        scale: Sequence[float] = transforms.SCALE,
+        edges_after_scaling: bool = False,
     ):
         self.root = Path(os.path.expanduser(root))
         self.split = split
@@ -86,12 +89,17 @@ class Archive(Dataset):
         self.augment = augment
         self.seed = seed
         self.normals_tolerance = normals_tolerance
+        self.scale = (scale[0], scale[1])
+        self.edges_after_scaling = edges_after_scaling
         self.epoch = 0
         self._with_images = True
 
         unknown = [task for task in self.tasks if task not in self.TASKS]
         if unknown:
             raise UserError(f"{self.DESCRIPTION.title} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
+        if edges_after_scaling and self.draw_edges is None:
+            problem = f"the boundaries of {self.DESCRIPTION.title} are stored as lines, not as regions"
+            raise UserError(f"data.edges_after_scaling is set, but {problem}: set it to false")
         self._labels = {name: self.task(name) for name in self.labels_read(self.tasks, crop_by_semseg and augment)}
         self.names = self.list_names(self.root, split)
         found, missing = self.find_files(self.root, split, self.names, tuple(self._labels))
@@ -147,28 +155,9 @@ class Archive(Dataset):
     def find_files(
         cls, root: Path, split: str, names: Sequence[str], tasks: Sequence[str]
     ) -> tuple[dict[str, list[list[Path | None]]], list[tuple[str, str]]]:
-        """Where the files of images and tasks lie, and which do not exist; their suffixes may be in any case.
-
-        Returns:
-            {"image" or task: for each name the files that it needs}, None in the place of a missing one; and
-            (task, file) of those, in the names' order, each once for a task.
-        """
+        """`Listings.find_all` of "image" and the tasks."""
         needed = {"image": cls.places("image"), **{task: cls.places(task) for task in tasks}}
-        listings = Listings(root)
-        found: dict[str, list[list[Path | None]]] = {task: [] for task in needed}
-        missing: dict[tuple[str, str], None] = {}  # in the order in which they are met
-        folder_of_split = cls.FOLDERS.get(split, split)
-        for name in names:
-            for task, files in needed.items():
-                paths = []
-                for places in files:
-                    candidates = [place.format(name, name=name, split=folder_of_split) for place in places]
-                    path = next(filter(None, map(listings.find, candidates)), None)
-                    if path is None:
-                        missing[task, ", or ".join(str(root / candidate) for candidate in candidates)] = None
-                    paths.append(path)
-                found[task].append(paths)
-        return found, list(missing)
+        return Listings(root).find_all(needed, names, cls.FOLDERS.get(split, split))
 
     @classmethod
     def shares_images(cls) -> bool:
@@ -187,6 +176,9 @@ class Archive(Dataset):
         `paths` are the files that `FILES` names for the task.
         """
         raise NotImplementedError
+
+    # From the map (H, W) that `read_boundaries` reads to the label of "edge"; None where the label alone is stored.
+    draw_edges: Callable[[np.ndarray], np.ndarray] | None = None
 
     @staticmethod
     def read_boundaries(path: Path) -> np.ndarray:
@@ -207,6 +199,15 @@ class Archive(Dataset):
         """Those that each image's label of a task is read from."""
         return self._files[task]
 
+    def part(self, share: float, seed: int) -> "Archive":
+        """A random share of its images, at least one; with one seed a smaller share is part of a larger one."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        chosen = sorted(order[: max(1, round(share * len(self)))].tolist())
+        part = copy.copy(self)
+        part.names, part.image_files = ([values[i] for i in chosen] for values in (self.names, self.image_files))
+        part._files = {task: [files[i] for i in chosen] for task, files in self._files.items()}
+        return part
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -223,23 +224,22 @@ class Archive(Dataset):
             size = transforms.grid(sample)
         else:
             size = stored_size(path)
+        draws = self.draw_edges if self.augment and self.edges_after_scaling else None
         for task in self._labels:
-            sample[task] = self.read_label(task, size, path, self._files[task][index])
+            read = self.read_regions if draws and task == "edge" else self.read_label
+            sample[task] = read(task, size, path, self._files[task][index])
         if "normals" in sample and self.normals_tolerance is not None:
             sample["normals"] = ignore_far(sample["normals"], self.normals_tolerance)
         if self.augment:
             rng = np.random.default_rng([self.seed, self.epoch, index])
-            sample = transforms.for_training(sample, rng, self.image_size, self._labels)
+            sample = transforms.for_training(sample, rng, self.image_size, self._labels, self.scale, draws)
             return {key: value for key, value in sample.items() if key not in self._labels or key in self.tasks}
         evaluated = {boundaries_of(name): name for name, task in self._labels.items() if task.kind is Kind.BOUNDARY}
         for key, task in evaluated.items():
             sample[key] = self.read_regions(task, size, path, self._files[task][index])
         sample = transforms.fit(sample, self.image_size)
         for key, task in evaluated.items():
-            # Drawn after the labels were fitted: a drawn line would not survive shrinking.
-            drawn = boundary_map(sample[key]).astype(np.uint8)[..., None]
-            # without a label there is nothing to match
-            sample[key] = np.full_like(drawn, IGNORE) if (sample[task] == IGNORE).all() else drawn
+            sample[key] = transforms.evaluated_boundaries(sample[key], sample[task])
         return transforms.packed_for_evaluation(sample, self.image_size, self._labels)
 
     def without_images(self) -> "Archive":

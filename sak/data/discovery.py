@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sak.errors import UserError, printable
@@ -116,6 +116,33 @@ class Listings:
             self._known[folder] = {_in_any_case(file): file for file in sorted(files_in(self.root / folder))}
         found = self._known[folder].get(_in_any_case(name))
         return None if found is None else self.root / folder / found
+
+    def find_all(
+        self, needed: Mapping[str, Sequence[Sequence[str]]], names: Sequence[str], folder: str
+    ) -> tuple[dict[str, list[list[Path | None]]], list[tuple[str, str]]]:
+        """The files of each name, and which do not exist.
+
+        Args:
+            needed: {what: for each file that it needs the places where it may lie, the first that exists is meant},
+                with "{}" or "{name}" for the name and "{split}" for `folder`.
+
+        Returns:
+            {what: for each name its files}, None in the place of a missing one; and (what, file) of those, in the
+            names' order, each once.
+        """
+        found: dict[str, list[list[Path | None]]] = {what: [] for what in needed}
+        missing: dict[tuple[str, str], None] = {}  # in the order in which they are met
+        for name in names:
+            for what, files in needed.items():
+                paths = []
+                for places in files:
+                    candidates = [place.format(name, name=name, split=folder) for place in places]
+                    path = next(filter(None, map(self.find, candidates)), None)
+                    if path is None:
+                        missing[what, ", or ".join(str(self.root / candidate) for candidate in candidates)] = None
+                    paths.append(path)
+                found[what].append(paths)
+        return found, list(missing)
 
 
 def _in_any_case(name: str) -> str:

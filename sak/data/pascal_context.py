@@ -73,12 +73,18 @@ class PascalContext(Archive):
                 normals, classes, nyu, context = paths
                 return read_valid_normals(normals, classes, normal_classes(nyu, context))
             case "edge":
-                return draw_edges(read_label_map(*paths))
+                return PascalContext.draw_edges(read_label_map(*paths))
         raise AssertionError(task)
 
     @staticmethod
     def read_boundaries(path: Path) -> np.ndarray:
         return read_label_map(path)
+
+    @staticmethod
+    def draw_edges(classes: np.ndarray) -> np.ndarray:
+        """float32 (H, W, 1): 1 where the Laplacian of the label map (H, W) is not zero, thinned."""
+        laplacian = cv2.Laplacian(classes.astype(np.float64), cv2.CV_64F)
+        return thin(np.abs(laplacian) > 0).astype(np.float32)[..., None]
 
 
 @functools.cache
@@ -136,9 +142,3 @@ def read_valid_normals(normals_path: Path, classes_path: Path, valid_classes: np
         )
     normals[~np.isin(classes, valid_classes)] = IGNORE
     return normals
-
-
-def draw_edges(classes: np.ndarray) -> np.ndarray:
-    """float32 (H, W, 1): 1 where the Laplacian of the label map (H, W) is not zero, thinned: the training's edges."""
-    laplacian = cv2.Laplacian(classes.astype(np.float64), cv2.CV_64F)
-    return thin(np.abs(laplacian) > 0).astype(np.float32)[..., None]

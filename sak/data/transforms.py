@@ -18,8 +18,10 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN
 
 from sak.labels import IGNORE
+from sak.metrics.boundary import boundary_map
 from sak.tasks import Kind, Task
 
+SCALE = (0.5, 2.0)  # of training, as published
 MEAN_COLOUR = IMAGENET_DEFAULT_MEAN  # RGB in [0, 1]: what padding shows
 
 # Data loaders already run one process per core; OpenCV's own threads would only contend with them.
@@ -69,7 +71,9 @@ def of_kind(kind: Kind, sample: Sample, tasks: Tasks) -> list[str]:
     return [name for name, task in tasks.items() if task.kind is kind and name in sample]
 
 
-def random_scale(sample: Sample, rng: np.random.Generator, tasks: Tasks, low: float = 0.5, high: float = 2.0) -> Sample:
+def random_scale(
+    sample: Sample, rng: np.random.Generator, tasks: Tasks, low: float = SCALE[0], high: float = SCALE[1]
+) -> Sample:
     """Resize by one factor drawn from [low, high); what is seen larger is nearer: distances are divided by it."""
     factor = rng.uniform(low, high)
     height, width = sample["image"].shape[:2]
@@ -255,13 +259,36 @@ def _between(side: torch.Tensor, length: int) -> torch.Tensor:
     return (places >= first) & (places < first + side[..., None])
 
 
-def for_training(sample: Sample, rng: np.random.Generator, size: Size, tasks: Tasks) -> Sample:
-    """The published multi-task training recipe (SAK, arXiv 2410.14633, and its predecessors)."""
-    sample = random_scale(sample, rng, tasks)
+def for_training(
+    sample: Sample,
+    rng: np.random.Generator,
+    size: Size,
+    tasks: Tasks,
+    scale: tuple[float, float] = SCALE,
+    draw_edges: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Sample:
+    """The published multi-task training recipe (SAK, arXiv 2410.14633, and its predecessors).
+
+    Args:
+        scale: least and largest factor of the random scale.
+        draw_edges: from a map of regions (H, W), which "edge" is here, to its label; None: it is that already.
+    """
+    sample = random_scale(sample, rng, tasks, *scale)
+    if draw_edges is not None and "edge" in sample:
+        sample = {**sample, "edge": draw_edges(sample["edge"])}
     sample = random_crop(sample, rng, size)
     sample = random_flip(sample, rng, tasks)
     sample = photometric_distortion(sample, rng)
     return to_tensors(pad(ignore_empty(sample, tasks), size))
+
+
+def evaluated_boundaries(regions: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 1): 1 between regions (H, W); all 255 where the label (H, W, 1) is: there is nothing to match.
+
+    To be drawn after both were fitted: a drawn line would not survive shrinking.
+    """
+    drawn = boundary_map(regions).astype(np.uint8)[..., None]
+    return np.full_like(drawn, IGNORE) if (label == IGNORE).all() else drawn
 
 
 def packed_for_evaluation(sample: Sample, size: Size, tasks: Tasks) -> Sample:

@@ -20,7 +20,7 @@ from sak.config.schema import mixed_precision, plain
 from sak.data.archive import Archive
 from sak.data.images import Images
 from sak.data.loading import packed
-from sak.data.transforms import finish
+from sak.data.transforms import SCALE, finish
 from teachers import Committee
 from teachers.cache import CORRUPT, EMPTY, FILLED, WRITTEN, TeacherCache
 from teachers.fingerprints import contents_hash, files_hash, spec_facts, teacher_facts
@@ -136,6 +136,8 @@ def build_caches(
         augmentation = {"augment": settings.augment, "dataset": data.dataset, "tasks": list(data.tasks)}
         if data.crop_by_semseg:
             augmentation["crop_by_semseg"] = True
+        if tuple(data.scale) != SCALE:
+            augmentation["scale"] = list(data.scale)
         if data.labels:  # which decide what the files of the crop mean
             augmentation["labels"] = plain(data.labels)
     if crop_files:

@@ -95,6 +95,8 @@ def test_features_are_cached_apart(tiny, archive, tmp_path):
     plain = directories("multitask")
     assert directories("multitask", "data.crop_by_semseg=false") == plain
     assert directories("multitask", "data.crop_by_semseg=true") != plain
+    assert directories("multitask", "data.scale=[0.5,2.0]") == plain
+    assert directories("multitask", "data.scale=[0.8,1.2]") != plain
     assert directories("distill", "data.crop_by_semseg=true") == directories("distill")
     assert directories("distill", f"stages.distill.images={archive}") != directories(
         "distill"
