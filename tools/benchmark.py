@@ -1,6 +1,7 @@
 """Measure the speed of parts of the library on this machine; prints Markdown tables and keeps them on a page."""
 
 import importlib
+import json
 import platform
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,8 @@ SECTIONS = {
     "gpu": "benchmarks.gpu",
 }
 EXAMPLE = """example:
-  python tools/benchmark.py metrics boundaries"""
+  python tools/benchmark.py metrics boundaries
+  python tools/benchmark.py steps --quick --json"""
 
 
 def machine() -> str:
@@ -53,7 +55,13 @@ def main(arguments: list[str]) -> None:
         help="that keeps the tables (default: docs/BENCHMARKS.md)",
     )
     parser.add_argument("--path", type=Path, metavar="CHECKOUT", help="of the published code, for published")
+    parser.add_argument("--quick", action="store_true", help="of steps: ratios of one round, which no page keeps")
+    parser.add_argument("--json", action="store_true", help="with --quick: end with one line of JSON")
     options = parser.parse_args(arguments)
+    if options.quick and options.sections != ["steps"]:
+        parser.error("--quick is of the section steps alone")
+    if options.json and not options.quick:
+        parser.error("--json is of what --quick measures: add it")
     if ("published" in options.sections) != (options.path is not None):
         parser.error("the section published and --path CHECKOUT, of the published code, belong together")
     if options.page.is_dir() or not options.page.parent.is_dir():  # told before minutes of measuring
@@ -67,6 +75,14 @@ def main(arguments: list[str]) -> None:
 
     torch.set_num_threads(options.threads)
     print(machine())
+    if options.quick:
+        from benchmarks.steps import quick
+
+        measured, ratios = alone(quick)
+        print(f"\n{measured}", flush=True)
+        if options.json:
+            print(json.dumps({"section": "steps", "machine": machine(), "plain / ours": ratios}))
+        return
     for name in options.sections:
         section = importlib.import_module(SECTIONS[name])
         arguments = [options.path] if name == "published" else []

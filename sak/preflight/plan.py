@@ -162,21 +162,8 @@ def plan_stage(
 ) -> StagePlan:
     """Student and committee hold no data, and all is called within the FakeTensorMode that they belong to."""
     settings = config.stages[stage]
-    teaches = distils(config, stage)
-    objectives.choose_trained_weights(student, stage, distils=teaches)
-    size = image_size(config, stage)
-    student.set_image_size(size)
-    if stage == "distill":
-        objective = objectives.distillation(objectives.of_images(committee), settings.loss)
-    else:
-        features = objectives.of_images(committee) if teaches else None
-        objective = objectives.multitask(features, tasks, settings.loss, settings.alpha)
-    batch = empty_batch(
-        settings.batch_size // settings.accumulate,
-        size,
-        tasks if stage == "multitask" else {},
-    )
-    models = [student, *([committee] if teaches else [])]
+    objective, batch = step_of(config, stage, student, committee, tasks)
+    models = [student, *([committee] if distils(config, stage) else [])]
     weights, peak = step_memory(student, models, objective, batch, settings.accumulate, config.precision)
     trained = sum(p.numel() for p in student.parameters() if p.requires_grad)
     states = 2 * 4 * trained
@@ -191,6 +178,22 @@ def plan_stage(
         peak=peak + states,
         checkpoint=kept + states,
     )
+
+
+def step_of(
+    config: DictConfig, stage: str, student: Student, committee: Committee, tasks: Mapping[str, Task]
+) -> tuple[objectives.Objective, dict[str, Tensor]]:
+    """What a stage computes in a step, with the weights that it trains chosen, and the empty batch that it is of."""
+    settings, size, teaches = config.stages[stage], image_size(config, stage), distils(config, stage)
+    objectives.choose_trained_weights(student, stage, distils=teaches)
+    student.set_image_size(size)
+    if stage == "distill":
+        objective = objectives.distillation(objectives.of_images(committee), settings.loss)
+    else:
+        features = objectives.of_images(committee) if teaches else None
+        objective = objectives.multitask(features, tasks, settings.loss, settings.alpha)
+    images = settings.batch_size // settings.accumulate
+    return objective, empty_batch(images, size, tasks if stage == "multitask" else {})
 
 
 def step_memory(

@@ -6,7 +6,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
@@ -35,6 +35,8 @@ from sak.training.optimizer import adamw
 from teachers import Committee
 
 SIZES = {"distill": 384, "multitask": SIZE}
+PRECISIONS = ("fp32", "bf16")
+SETTING = "Three teachers with random weights (SAM at 1024 x 1024), batches of one image, float32, AdamW"
 ROUNDS = 2
 MEMORY = (("ours", 1), ("ours", 2), ("recomputed", 2), ("plain", 1))
 Step = Callable[[], dict[str, float]]
@@ -42,10 +44,7 @@ Step = Callable[[], dict[str, float]]
 
 def run() -> str:
     difference = max(alone(lambda stage=stage: first_losses(stage)) for stage in SIZES)
-    times = []
-    for stage, size in SIZES.items():
-        ours, plain = ((lambda make=make, stage=stage: make(stage)) for make in (our_step, plain_step))
-        times += ratio_rows(f"{stage}, {size} x {size}", in_turn(ours, plain, ROUNDS))
+    stages = table(RATIO_HEADER, stage_rows(stage_ratios(ROUNDS)))
     members = []
     for name in TEACHERS:
         ours, plain = ((lambda make=make, name=name: make(name)) for make in (our_teacher, plain_teacher))
@@ -55,13 +54,35 @@ def run() -> str:
         (f"{form}, batch {count}", f"{fresh('benchmarks.steps', form, str(count)):.1f}") for form, count in MEMORY
     ]
     return (
-        "Three teachers with random weights (SAM at 1024 x 1024), batches of one image, float32, AdamW; "
-        f"{IN_TURN.format(rounds=ROUNDS)}. Losses of the first step differ by at most {difference:.0e} of their value."
-        f"\n\n{table(RATIO_HEADER, times)}\n\nThe teachers alone, one image of {SIZE} x {SIZE}:\n\n"
+        f"{SETTING}; {IN_TURN.format(rounds=ROUNDS)}. Losses of the first step differ by at most {difference:.0e} of "
+        f"their value.\n\n{stages}\n\nThe teachers alone, one image of {SIZE} x {SIZE}:\n\n"
         f"{table(RATIO_HEADER, members)}\n\nAdamW alone: {adam.first:.2f} s fused, {adam.second:.2f} s in torch's "
         f"default form, {adam.median:.1f} times as long.\n\nA process at its largest in a multi-task step with "
         f"teachers, GiB, everything included:\n\n{table(('step', 'peak'), memory)}"
     )
+
+
+def quick() -> tuple[str, dict[str, dict[str, float]]]:
+    """The steps alone, in one round: a table, and {stage: {our precision: plain / ours}}."""
+    ratios = stage_ratios(1)
+    shown = {
+        stage: {precision: round(one.median, 3) for precision, one in zip(PRECISIONS, both, strict=True)}
+        for stage, both in ratios.items()
+    }
+    return f"{SETTING}; {IN_TURN.format(rounds=1)}.\n\n{table(RATIO_HEADER, stage_rows(ratios))}", shown
+
+
+def stage_ratios(rounds: int) -> dict[str, list[Ratio]]:
+    """{stage: of ours in each of `PRECISIONS`}."""
+    found = {}
+    for stage in SIZES:
+        ours, plain = ((lambda make=make, stage=stage: make(stage)) for make in (our_step, plain_step))
+        found[stage] = in_turn(ours, plain, rounds, PRECISIONS)
+    return found
+
+
+def stage_rows(ratios: Mapping[str, Sequence[Ratio]]) -> list[tuple[str, ...]]:
+    return [row for stage, size in SIZES.items() for row in ratio_rows(f"{stage}, {size} x {size}", ratios[stage])]
 
 
 def first_losses(stage: str) -> float:

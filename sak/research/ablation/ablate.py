@@ -50,7 +50,8 @@ from sak.training.run_directory import RunDirectory, lock
 
 
 class AblationRunner:
-    """
+    """Runs what is missing of an ablation, and reports.
+
     Args:
         masked: subsets of the teachers that the config's students are evaluated with, too.
         jobs: runs at a time.
@@ -60,6 +61,8 @@ class AblationRunner:
     Raises:
         UserError: the parts of a variant's config do not fit together.
     """
+
+    what = "ablation"  # what it calls itself
 
     def __init__(
         self,
@@ -94,12 +97,7 @@ class AblationRunner:
             if dry_run:
                 return None
             failed = self._run(self._fill_jobs()) or self._run(self._train_jobs())
-            rows = self._retrained()
-            table = self._write(rows, failed)
-            if self.masked:  # which may yet fail over an image: what has been trained is on disk by then
-                table = self._write(rows + self._masked(), failed)
-            if any(row.metrics for row in table.rows):
-                print(report.console(table))
+            self.report(failed)
         if failed:
             name, reason = next(iter(failed.items()))
             raise UserError(
@@ -107,6 +105,15 @@ class AblationRunner:
                 f"(see {self.output / 'logs'}); the same command tries again, and {self.file} holds the others"
             )
         return self.file
+
+    def report(self, failed: dict[str, str]) -> None:
+        """Write and say what the finished runs have found; `failed` is {run: what it said last}."""
+        rows = self._retrained()
+        table = self._write(rows, failed)
+        if self.masked:  # which may yet fail over an image: what has been trained is on disk by then
+            table = self._write(rows + self._masked(), failed)
+        if any(row.metrics for row in table.rows):
+            print(report.console(table))
 
     def _check_output(self) -> None:
         """
@@ -130,6 +137,8 @@ class AblationRunner:
         ablation = self.ablation
         missing = [run for run in ablation.runs if not run.directory.finished]
         done = len(ablation.runs) - len(missing)
+        counts = sorted({len(ablation.of(variant.name)) for variant in ablation.variants})
+        seeds = " or ".join(map(str, counts))
         rows = [["variant", "factor", "parameters, M", "steps", "finished"]]
         for variant in ablation.variants:
             runs = ablation.of(variant.name)
@@ -137,8 +146,8 @@ class AblationRunner:
             finished = f"{sum(run.directory.finished for run in runs)} of {len(runs)}"
             rows.append([variant.name, variant.factor, f"{self.parameters[variant.name] / 1e6:.2f}", steps, finished])
         lines = [
-            f"ablation of {ablation.config.name} in {self.output}: {len(ablation.variants)} variants x "
-            f"{len(ablation.seeds)} seeds = {len(ablation.runs)} runs, {done} finished and {len(missing)} to do, "
+            f"{self.what} of {ablation.config.name} in {self.output}: {len(ablation.variants)} variants x "
+            f"{seeds} seeds = {len(ablation.runs)} runs, {done} finished and {len(missing)} to do, "
             f"{self.jobs} at a time",
             tables.markdown(rows),
         ]
@@ -212,7 +221,7 @@ class AblationRunner:
         """{name: reason} of those that failed."""
         if not jobs:
             return {}
-        with tqdm(total=len(jobs), desc="ablation", unit="run", dynamic_ncols=True) as progress:
+        with tqdm(total=len(jobs), desc=self.what, unit="run", dynamic_ncols=True) as progress:
             return run_jobs(jobs, environments(self.jobs), progress, self.start)
 
     # --- the table ----------------------------------------------------------------------------------------------------

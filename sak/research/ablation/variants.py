@@ -48,11 +48,13 @@ class Variant:
     Attributes:
         factor: what is varied: one of `FACTORS`, a key of the config, ``teachers``, ``grid`` or ``config``.
         overrides: key=value of the config.
+        seeds: it is trained with so many of the ablation's seeds; None: with all.
     """
 
     name: str
     factor: str
     overrides: tuple[str, ...] = ()
+    seeds: int | None = None
 
 
 @dataclass
@@ -213,7 +215,7 @@ class Ablation:
                 stands_for[variant.name] = first
                 continue
             self.variants.append(variant)
-            self.runs += [self._run(variant, seed, loaded.copy()) for seed in seeds]
+            self.runs += [self._run(variant, seed, loaded.copy()) for seed in seeds[: variant.seeds]]
         self.baseline = stands_for.get(baseline, baseline)
         if self.baseline not in (names := [variant.name for variant in self.variants]):
             raise UserError(

@@ -1,0 +1,40 @@
+"""How many steps cost as much as another training: floating-point operations, counted, not timed."""
+
+import torch
+from omegaconf import DictConfig
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sak.bundles.build import build_tasks
+from sak.config.derived import active_stages
+from sak.preflight.plan import build_without_weights, step_of
+
+
+def operations(config: DictConfig) -> dict[str, int]:
+    """{stage: operations of a step}, forward and backward, of student and teachers; nothing is read or computed.
+
+    Raises:
+        UserError: the parts of the config do not fit together.
+    """
+    tasks = build_tasks(config.data)
+    with torch.device("meta"):
+        committee, student = build_without_weights(config, tasks)
+    found = {}
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the libraries' own small constants are real tensors
+        student.to_empty(device="cpu").train()
+        committee.to_empty(device="cpu")
+        for stage in active_stages(config):
+            objective, batch = step_of(config, stage, student, committee, tasks)
+            # The plain kernel: those of fused attention on CPUs are not counted by every torch.
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                objective(student, batch)[0].backward()
+            student.zero_grad(set_to_none=True)
+            found[stage] = counter.get_total_flops() * config.stages[stage].accumulate
+    return found
+
+
+def matched_steps(config: DictConfig, other: DictConfig, steps: dict[str, int]) -> int:
+    """How many steps of another config's second stage cost what all of this config's `steps` do."""
+    ours, theirs = operations(config), operations(other)["multitask"]
+    return max(1, round(sum(ours[stage] * count for stage, count in steps.items()) / theirs))

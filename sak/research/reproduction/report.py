@@ -1,0 +1,98 @@
+"""A reproduction's results in Markdown: claims first, then the students that they are about."""
+
+from collections.abc import Mapping, Sequence
+
+from sak import tables
+from sak.metrics.interval import plus_minus
+from sak.research.reproduction.results import MISSING, Results, interval, title
+from sak.research.reproduction.study import BEST_ONLY, CLAIMS, FROZEN, LABELS, NO_TEACHERS, SAK, SINGLE_TASK
+from sak.tasks import Task, arrow
+
+
+def claims(results: Results) -> list[list[str]]:
+    """A row for each of the paper's claims."""
+    rows = [["claim", "here", "difference in Δm", "seeds"]]
+    for claim in CLAIMS:
+        differences = results.differences(claim)
+        sentence = claim.sentence
+        if BEST_ONLY in (claim.better, claim.worse) and (best := results.named(BEST_ONLY)):
+            sentence = f"{sentence[:-1]} (here: {title(best)})."
+        shown = interval(differences) if differences else ""
+        rows.append([sentence, results.verdict(differences), shown, str(len(differences))])
+    return rows
+
+
+def leading(results: Results) -> str:
+    """Which frozen teacher leads in which task."""
+    leaders = results.leaders()
+    if not leaders:
+        return f"Which teacher leads in which task: {MISSING}."
+    told = ", ".join(
+        f"{task} {teacher}{'' if verdict == 'holds' else f' ({verdict})'}"
+        for task, (teacher, verdict) in leaders.items()
+    )
+    sure = {teacher for teacher, verdict in leaders.values() if verdict == "holds"}
+    count = {0: "No teacher", 1: "One teacher"}.get(len(sure), f"{len(sure)} teachers")
+    return f"{count} ahead of all others in some task by more than chance. The leaders: {told}."
+
+
+def students(results: Results, parameters: Mapping[str, int], seconds: Mapping[str, Sequence[float]]) -> str:
+    """Metrics and Δm of all students, of parts of the labels last.
+
+    Args:
+        parameters: of each student as it is used.
+        seconds: {student: its runs' times of training}.
+    """
+    header = ["student", "seeds", *(_column(name, task) for name, task in results.tasks.items()), "Δm %"]
+    rows = [[*header, "parameters, M", "training, min"]]
+    for name in sorted(results.students, key=_order):
+        metrics = results.students[name].values()
+        row = [title(name), str(len(metrics))]
+        for task, kind in results.tasks.items():
+            row.append(plus_minus([each[task][kind.headline()[0]] for each in metrics], f".{kind.digits}f"))
+        row.append(plus_minus(list(results.gains(name).values()), "+.2f"))
+        row.append(f"{parameters[name] / 1e6:.2f}" if name in parameters else "")
+        row.append(plus_minus([value / 60 for value in seconds.get(name, ())], ".1f") if seconds.get(name) else "")
+        rows.append(row)
+    return tables.markdown(rows)
+
+
+def _column(name: str, task: Task) -> str:
+    return f"{name} {task.headline()[0]} {arrow(task)}"
+
+
+def _order(name: str) -> tuple[int, str]:
+    first = [SAK, SINGLE_TASK, NO_TEACHERS]
+    if name in first:
+        return first.index(name), name
+    return (3 if LABELS not in name else 5) + name.startswith(FROZEN), name
+
+
+def markdown(
+    results: Results,
+    parameters: Mapping[str, int],
+    seconds: Mapping[str, Sequence[float]],
+    failed: Mapping[str, str],
+    facts: str,
+    pictures: Mapping[str, str],
+) -> str:
+    """
+    Args:
+        failed: {run: what it said last}.
+        facts: by which command, on which machine, with how many steps.
+        pictures: {caption: file beside the page}.
+    """
+    parts = [
+        facts,
+        tables.markdown(claims(results)),
+        leading(results),
+        students(results, parameters, seconds),
+        "Δm: the mean relative gain over the students of one task each, whose metrics are means over seeds. ± and "
+        "brackets: 95 % interval of the mean over seeds (Student's t). A claim holds where the interval of the "
+        "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Which single teacher is "
+        "the best was chosen by the same runs. Frozen: the teacher as it is, under the same heads, trained as long. "
+        "Training: steps × the median seconds of a step, without evaluation.",
+        *(f"![{caption}]({file})" for caption, file in pictures.items()),
+        *(f"{name} failed and is missing: {reason}" for name, reason in failed.items()),
+    ]
+    return "\n\n".join(parts)

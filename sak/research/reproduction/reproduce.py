@@ -1,0 +1,102 @@
+"""Run a reproduction: a plan, then what is missing of it, then one page. Its directory is that of an ablation, with
+results.md     the claims and the students; results.json has every seed's metrics
+bias.png       what each student gains in each task
+efficiency.png what labels are worth
+routing.png    the weights of the routers of SAK's first seed
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sak import config as configuration
+from sak.environment import cores, processor
+from sak.errors import UserError
+from sak.files import read_json, write_json, write_text
+from sak.plotting import save
+from sak.research.ablation.ablate import AblationRunner
+from sak.research.ablation.variants import Ablation
+from sak.research.reproduction.figures import bias_figure, efficiency_figure
+from sak.research.reproduction.report import markdown
+from sak.research.reproduction.results import Results
+from sak.research.reproduction.study import SAK, variants
+
+ALWAYS = ("stages.multitask.evaluate_every=null", "stages.multitask.keep_best=null", "data.crop_by_semseg=true")
+QUICK = 10  # times fewer steps
+
+
+class Reproduction(AblationRunner):
+    """Runs what is missing, and writes the page."""
+
+    what = "reproduction"
+
+    def __init__(self, ablation: Ablation, jobs: int, train: Sequence[str], fill: Sequence[str], command: str):
+        super().__init__(ablation, (), jobs, train, fill)
+        self.command = command
+        self.file = ablation.output / "results.md"
+
+    def report(self, failed: dict[str, str]) -> None:
+        runs = [run for run in self.ablation.runs if run.directory.finished]
+        students: dict[str, dict] = {}
+        seconds: dict[str, list[float]] = {}
+        for run in runs:
+            tasks = list(run.config.data.tasks)
+            students.setdefault(run.variant.name, {})[run.seed] = read_json(run.directory.metrics, tasks)
+            training = self._timing(run.name).training(self.steps[run.variant.name])
+            seconds.setdefault(run.variant.name, []).append(training)
+        results = Results(self.tasks, students)
+        pictures = {}
+        for caption, name, figure in (
+            ("Gains by task", "bias.png", bias_figure(results)),
+            ("Δm over the share of labels", "efficiency.png", efficiency_figure(results)),
+        ):
+            if figure is not None:
+                save(figure, self.output / name)
+                pictures[caption] = name
+        if routing := self._routing():
+            shutil.copyfile(routing, self.output / "routing.png")
+            pictures["Mean weights of SAK's routers over validation images, first seed"] = "routing.png"
+        page = markdown(results, self.parameters, seconds, failed, self._facts(), pictures)
+        write_json(self.output / "results.json", {name: results.students[name] for name in results.students})
+        write_text(self.file, f"# {self.ablation.config.name}: the paper's claims\n\n{page}\n")
+        print(page)
+
+    def _routing(self) -> Path | None:
+        """The newest picture of the router weights of SAK's first finished run."""
+        finished = [run.directory for run in self.ablation.of(SAK) if run.directory.finished]
+        return max(finished[0].routing.glob("*.png"), default=None) if finished else None
+
+    def _facts(self) -> str:
+        steps = self.steps[SAK]
+        said = " + ".join(f"{count} of {stage}" for stage, count in steps.items())
+        return (
+            f"`{self.command}` on {processor()}, {cores()} cores, {self.jobs} runs at a time. SAK: {said} steps; a "
+            f"student without teachers gets {self.steps['no-teachers']['multitask']} of multitask, which cost as many "
+            f"operations, those of one task and the heads on frozen teachers {sum(steps.values())}."
+        )
+
+
+def reproduction(
+    path: str, overrides: Sequence[str], seeds: Sequence[int], output: str | None, quick: bool = False
+) -> Ablation:
+    """The runs that are compared.
+
+    Args:
+        seeds: of the headline students; the others get the first `study.FEW`.
+        quick: a tenth of the steps, to see that all of it works.
+
+    Raises:
+        UserError: the config is wrong, or has nothing to compare.
+    """
+    config = configuration.load(path, overrides)
+    if len(config.teachers) < 2 or len(config.data.tasks) < 2:
+        raise UserError(f"{path} has too little to compare: it needs two teachers and two tasks, or more")
+    given = [*overrides, *ALWAYS]
+    if quick:
+        for name in ("distill", "multitask"):
+            steps = config.stages[name].steps
+            if steps is None:
+                raise UserError(f"--quick takes a tenth of the steps, but stages.{name} has epochs: give it steps")
+            given.append(f"stages.{name}.steps={max(1, steps // QUICK)}")
+    place = output or str(Path(config.output) / f"{config.name}-reproduction{'-quick' * quick}")
+    return Ablation(path, given, variants(path, given), seeds, SAK, place)

@@ -1,0 +1,77 @@
+"""The students that are compared, and what the paper claims of them ("Swiss Army Knife", arXiv 2410.14633)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sak import config as configuration
+from sak.research.ablation.cost import steps_of
+from sak.research.ablation.variants import CONFIG, Variant
+from sak.research.reproduction.operations import matched_steps
+
+SAK, MANY_TO_ONE, NO_TEACHERS, SINGLE_TASK = CONFIG, "many-to-one", "no-teachers", "single-task"
+ONLY, FROZEN, SINGLE, LABELS = "only-", "frozen-", "single-", "labels-"  # followed by what they are of
+BEST_ONLY = "best single teacher"
+ROUTERS = ("equal", "sum")  # beside the config's own
+SHARES = (25, 50, 75)  # percent of the labels
+FEW = 3  # seeds of what is no headline
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That one student is better than another, by Δm."""
+
+    sentence: str
+    better: str
+    worse: str
+
+
+CLAIMS = (
+    Claim("A path for each teacher (SAK) beats distilling all of them straight into one student.", SAK, MANY_TO_ONE),
+    Claim("Several teachers in one student beat the best student of a single teacher.", MANY_TO_ONE, BEST_ONLY),
+    Claim("The best student of a single teacher beats one without teachers at the same cost.", BEST_ONLY, NO_TEACHERS),
+    Claim("SAK beats a multi-task student without teachers at the same cost.", SAK, NO_TEACHERS),
+    Claim("SAK beats students of one task each.", SAK, SINGLE_TASK),
+    Claim("Routers that learn beat equal weights.", SAK, "router-equal"),
+    Claim("Routers that learn beat the plain sum.", SAK, "router-sum"),
+    Claim("SAK with half of the labels beats a student without teachers with all of them.", f"{LABELS}50", NO_TEACHERS),
+)
+
+
+def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
+    """All that is compared with the config itself, with as many steps in all and the same heads and crops.
+
+    What has no teachers, and no first stage, gets all steps in the second one; of several tasks as many as cost what
+    the config's training costs.
+
+    Raises:
+        UserError: the config is wrong, or has no teachers.
+    """
+    config = configuration.load(path, overrides)
+    teachers, tasks = list(config.teachers), list(config.data.tasks)
+    steps = steps_of(config)
+    total = f"stages.multitask.steps={sum(steps.values())}"
+    alone = ["stages.distill.steps=0", "stages.multitask.epochs=null", "probe.reference=null"]
+    alone += [f"teachers.{teacher}=null" for teacher in teachers]
+    matched = matched_steps(config, configuration.load(path, [*overrides, *alone, total]), steps)
+    without = (*alone, f"stages.multitask.steps={matched}")
+
+    def others(kept: str) -> list[str]:
+        return [f"teachers.{teacher}=null" for teacher in teachers if teacher != kept] + ["probe.reference=null"]
+
+    frozen = ("stages.distill.steps=0", "stages.multitask.method=linear", "stages.multitask.epochs=null", total)
+    return [
+        Variant(MANY_TO_ONE, "paths", ("student.paths=none",)),
+        Variant(NO_TEACHERS, "teachers", without),
+        *(Variant(ONLY + name, "teachers", tuple(others(name)), FEW) for name in teachers),
+        *(Variant(SINGLE + task, "tasks", (*alone, total, f"data.tasks=[{task}]"), FEW) for task in tasks),
+        *(Variant(f"router-{name}", "router", (f"student.router={name}",), FEW) for name in ROUTERS),
+        *(
+            Variant(FROZEN + name, "frozen", (*frozen, *others(name), f"adaptation.backbone={name}"), FEW)
+            for name in teachers
+        ),
+        *(
+            Variant(f"{start}{LABELS}{share}", "labels", (*given, f"stages.multitask.labelled={share / 100}"), FEW)
+            for start, given in (("", ()), (f"{NO_TEACHERS}-", without))
+            for share in SHARES
+        ),
+    ]

@@ -1,0 +1,222 @@
+"""The paper's claims: who is compared with whom, at which cost, and what is made of the metrics."""
+
+import json
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+from sak import config
+from sak.bundles.build import build_tasks
+from sak.errors import UserError
+from sak.research.ablation import jobs
+from sak.research.ablation.cost import steps_of
+from sak.research.reproduction.figures import bias_figure, efficiency_figure
+from sak.research.reproduction.operations import matched_steps, operations
+from sak.research.reproduction.report import claims, leading, students
+from sak.research.reproduction.reproduce import reproduction
+from sak.research.reproduction.results import Results
+from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK
+from tests.research.test_ablation import Forked
+
+TOOL = Path(__file__).parents[2] / "tools" / "reproduce_mini.py"
+
+
+@pytest.fixture
+def committee(tiny, archive):
+    """The tiny experiment with two teachers and two tasks, on an archive."""
+    text = tiny.read_text().replace("human_parts, saliency, normals, edge", "normals")
+    start, end = text.index("  dinov2:\n"), text.index("stages:")
+    other = text[start:end].replace("  dinov2:", "  clip:").replace("embed_dim: 24", "embed_dim: 16")
+    tiny.write_text(text[:end] + other + text[end:])
+    return tiny, [f"data.root={archive}", "stages.distill.steps=2", "stages.multitask.steps=2"]
+
+
+# --- who is compared ------------------------------------------------------------------------------------------------
+
+
+def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tmp_path):
+    path, overrides = committee
+    ablation = reproduction(str(path), overrides, [0, 1, 2, 3], str(tmp_path / "out"))
+    counts = {variant.name: len(ablation.of(variant.name)) for variant in ablation.variants}
+    assert {name for name, count in counts.items() if count == 4} == {SAK, "many-to-one", NO_TEACHERS}
+    assert set(counts.values()) == {3, 4}
+    known = {*counts, "best single teacher", SINGLE_TASK}
+    assert {name for claim in CLAIMS for name in (claim.better, claim.worse)} <= known
+    assert {f"single-{task}" for task in ("semseg", "normals")} < set(counts)
+    for variant in ablation.variants:
+        steps = steps_of(ablation.of(variant.name)[0].config)
+        if not variant.name.startswith(NO_TEACHERS):
+            assert sum(steps.values()) == 4, variant.name
+    settings = {variant.name: ablation.of(variant.name)[0].config for variant in ablation.variants}
+    assert all(each.data.crop_by_semseg for each in settings.values())
+    assert settings["labels-25"].stages.multitask.labelled == 0.25
+    assert not settings[NO_TEACHERS].teachers
+    assert list(settings["only-clip"].teachers) == ["clip"]
+    assert settings["frozen-dinov2"].adaptation.backbone == "dinov2"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("teachers.clip=null", "too little to compare"),
+        ("data.tasks=[semseg]", "too little to compare"),
+        ("stages.distill.epochs=1 stages.distill.steps=null", "stages.distill has epochs"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(committee, tmp_path, change, says):
+    path, overrides = committee
+    with pytest.raises(UserError, match=says):
+        reproduction(str(path), [*overrides, *change.split()], [0], str(tmp_path / "out"), quick=True)
+
+
+# --- at which cost --------------------------------------------------------------------------------------------------
+
+
+def test_operations_are_those_of_the_matrices(committee):
+    """Twice the images, twice the operations; a stage without a teacher's forward pass takes fewer."""
+    path, overrides = committee
+    one = operations(config.load(path, overrides))
+    two = operations(config.load(path, [*overrides, "stages.multitask.batch_size=4", "stages.distill.batch_size=4"]))
+    assert set(one) == {"distill", "multitask"}
+    before = config.load(path, overrides).stages
+    for stage in one:
+        assert two[stage] / one[stage] == pytest.approx(4 / before[stage].batch_size)
+    alone = operations(config.load(path, [*overrides, "stages.multitask.alpha=0"]))
+    assert 0 < alone["multitask"] < one["multitask"]
+
+
+def test_accumulated_parts_count(committee):
+    path, overrides = committee
+    whole = operations(config.load(path, [*overrides, "stages.distill.batch_size=4"]))
+    parts = operations(config.load(path, [*overrides, "stages.distill.batch_size=4", "stages.distill.accumulate=2"]))
+    assert parts["distill"] == pytest.approx(whole["distill"])
+
+
+def test_matched_steps_cost_as_much(committee):
+    path, overrides = committee
+    sak = config.load(path, overrides)
+    none = ["teachers.dinov2=null", "teachers.clip=null", "stages.distill.steps=0", "probe.reference=null"]
+    plain = config.load(path, [*overrides, *none])
+    steps = {"distill": 300, "multitask": 500}
+    found = matched_steps(sak, plain, steps)
+    cost = sum(operations(sak)[stage] * count for stage, count in steps.items())
+    assert found * operations(plain)["multitask"] == pytest.approx(cost, rel=0.01)
+    assert found > 800
+
+
+# --- what is made of the metrics ------------------------------------------------------------------------------------
+
+
+def found(semseg, normals):
+    return {"semseg": {"miou": semseg}, "normals": {"mean_error": normals}}
+
+
+def measured(**students):
+    """{student: (semseg, normals)} with three seeds that differ alike, and single-task students at 40 and 20."""
+    noise = (-1.0, 0.0, 1.0)
+    rows = {name: {seed: found(s + n, a) for seed, n in enumerate(noise)} for name, (s, a) in students.items()}
+    rows["single-semseg"] = {seed: {"semseg": {"miou": 40.0 + n}} for seed, n in enumerate(noise)}
+    rows["single-normals"] = {seed: {"normals": {"mean_error": 20.0}} for seed in range(3)}
+    return rows
+
+
+@pytest.fixture
+def tasks(committee):
+    path, overrides = committee
+    return build_tasks(config.load(path, overrides).data)
+
+
+def test_gains_are_against_the_students_of_one_task(tasks):
+    results = Results(tasks, measured(config=(44, 18)))
+    assert set(results.students) == {SAK, SINGLE_TASK}
+    assert results.gains(SINGLE_TASK)[1] == pytest.approx(0)
+    assert results.gains(SAK)[1] == pytest.approx((10 + 10) / 2)
+    assert results.gains_of_tasks(SAK) == pytest.approx({"semseg": 10, "normals": 10})
+
+
+def test_claims_are_told_by_pairs_of_one_seed(tasks):
+    """The seeds differ by far more than the students, but alike."""
+    students = {"config": (44, 18), "many-to-one": (43.8, 18), "only-clip": (43.8, 18), "only-dinov2": (30, 19)}
+    results = Results(tasks, measured(**students, **{NO_TEACHERS: (45, 17)}))
+    rows = {row[0]: row for row in claims(results)}
+    told = {claim: next(row for text, row in rows.items() if text.startswith(claim.sentence[:-1])) for claim in CLAIMS}
+    by_pair = {(claim.better, claim.worse): row for claim, row in told.items()}
+    assert by_pair[SAK, "many-to-one"][1:] == ["holds", "+0.25 (+0.25 to +0.25)", "3"]
+    assert by_pair[SAK, NO_TEACHERS][1] == "does not hold"
+    assert by_pair["many-to-one", "best single teacher"][1] == "not decided"
+    assert "(here: only clip)" in by_pair["many-to-one", "best single teacher"][0]
+    assert by_pair[SAK, "router-sum"][1:] == ["not measured yet", "", "0"]
+
+
+def test_one_seed_decides_nothing(tasks):
+    rows = {name: {0: seeds[0]} for name, seeds in measured(config=(50, 10), **{"many-to-one": (30, 30)}).items()}
+    row = next(row for row in claims(Results(tasks, rows)) if row[0].startswith("A path"))
+    assert row[1] == "one seed: not decided"
+
+
+def test_who_leads_among_the_frozen_teachers(tasks):
+    results = Results(tasks, measured(**{"frozen-dinov2": (50, 15), "frozen-clip": (45, 14), "config": (44, 18)}))
+    assert results.leaders() == {"semseg": ("dinov2", "holds"), "normals": ("clip", "holds")}
+    assert leading(results).startswith("2 teachers ahead")
+    alone = Results(tasks, measured(**{"frozen-dinov2": (50, 15)}))
+    assert alone.leaders() == {}
+
+
+def test_nothing_finished_is_no_failure(tasks):
+    results = Results(tasks, {})
+    assert all(row[1] == "not measured yet" for row in claims(results)[1:])
+    assert bias_figure(results) is None
+    assert efficiency_figure(results) is None
+    assert "student" in students(results, {}, {})
+
+
+def test_figures_show_what_was_found(tasks):
+    rows = measured(**{"config": (44, 18), "labels-50": (42, 19), "frozen-clip": (45, 14), NO_TEACHERS: (40, 20)})
+    results = Results(tasks, rows)
+    axis = bias_figure(results).axes[0]
+    assert axis.get_yticklabels()[0].get_text() == "frozen clip"
+    shown = [text.get_text() for text in axis.texts]
+    assert "+12.5" in shown  # of semseg under the frozen teacher: 45 over 40
+    assert "labels 50" not in {label.get_text() for label in axis.get_yticklabels()}
+    (line,) = [
+        line
+        for line in efficiency_figure(results).axes[0].lines
+        if len(line.get_xdata()) == 2 and line.get_marker() == "o"
+    ]
+    assert list(line.get_xdata()) == [50, 100]
+    assert list(line.get_ydata()) == pytest.approx([5, 10], abs=0.1)
+
+
+# --- a whole one ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forked(monkeypatch, processes):
+    monkeypatch.setattr(jobs, "_start", lambda job, environment: Forked(processes.start_tool, job))
+
+
+@pytest.mark.slow
+def test_a_whole_reproduction_goes_on_and_keeps_its_page(committee, tmp_path, forked, capsys, monkeypatch):
+    path, overrides = committee
+    page = tmp_path / "RESULTS.md"
+    page.write_text("# Results\n\nBy hand.\n\n<!-- measured: results -->\nold\n<!-- end: results -->\n\nBelow.\n")
+    monkeypatch.setattr(sys, "path", [str(TOOL.parent), *sys.path])
+    call = [str(path), *overrides, "--seeds", "0", "--output", str(tmp_path / "out"), "--page", str(page)]
+    runpy.run_path(str(TOOL))["main"](call)
+    assert "0 finished" in capsys.readouterr().out
+    text = page.read_text()
+    assert "old" not in text
+    assert text.startswith("# Results\n\nBy hand.")
+    assert text.endswith("Below.\n")
+    assert "one seed: not decided" in text
+    for picture in re.findall(r"\((figures/\w+\.png)\)", text):
+        assert (tmp_path / picture).is_file()
+    kept = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"config", SINGLE_TASK, NO_TEACHERS, "frozen-clip", "labels-25"} < set(kept)
+    before = (tmp_path / "out" / "results.md").read_text()
+    runpy.run_path(str(TOOL))["main"](call)
+    assert " 0 to do" in capsys.readouterr().out
+    assert (tmp_path / "out" / "results.md").read_text() == before
