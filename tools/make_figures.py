@@ -1,0 +1,198 @@
+"""Make the figures of the pages anew, by the commands that the pages name, and put them into docs/figures.
+
+Trainings that are finished are not repeated, and a figure that is there is not made again: the same command goes on
+after Ctrl-C or a kill, and --again runs the commands in any case. All of it takes a night on a laptop; figures can be
+named. The tables of the pages are written by hand from what the commands print."""
+
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from sak.cli import run, tool_parser
+from sak.errors import UserError
+from sak.files import replacing
+
+EXAMPLE = """example:
+  python tools/make_figures.py --list
+  python tools/make_figures.py readme routing"""
+ROOT = Path(__file__).parents[1]
+FIGURES = ROOT / "docs" / "figures"
+MINI = "configs/sak_pascal_mini.yaml"
+SHORT = (
+    "stages.distill.steps=120 stages.distill.batch_size=8 stages.multitask.batch_size=8 cache.path=cache "
+    "cache.views=2 'cache.stages=[distill,multitask]'"
+)
+TRAIN = f"python tools/train.py {MINI}"
+ROUTERS = (
+    f"python tools/ablate_teachers.py {MINI} --routers token,token_topk,equal,sum "
+    "--vary student.router_temperature=0.5 --vary stages.multitask.balance=0.01 --vary student.noisy_gating=false "
+    f"--seeds 0,1,2 --output runs/routers stages.multitask.steps=120 {SHORT}"
+)
+ABLATION = (
+    f"python tools/ablate_teachers.py {MINI} --subsets all,none --kinds retrained,masked --select --seeds 0,1,2 "
+    f"--output runs/ablation stages.multitask.steps=240 {SHORT}"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Attributes:
+        page: that shows the figures.
+        commands: that make them, in turn, from the repository's root.
+        figures: {name in docs/figures: where the commands leave it}; of a pattern the last one by name is taken.
+    """
+
+    page: str
+    commands: tuple[str, ...]
+    figures: dict[str, str]
+
+
+SOURCES = {
+    "readme": Source(
+        "README.md",
+        (TRAIN,),
+        {
+            "predictions.png": "runs/sak_pascal_mini/panels/*.png",
+            "routing.png": "runs/sak_pascal_mini/routing/*.png",
+        },
+    ),
+    "results": Source(
+        "docs/RESULTS.md",
+        ("python tools/reproduce_mini.py --seeds 0,1,2,3,4 --page docs/RESULTS.md",),
+        {
+            f"results_{name}.png": f"runs/sak_pascal_mini-reproduction/{name}.png"
+            for name in ("bias", "efficiency", "routing")
+        },
+    ),
+    "routing": Source(
+        "docs/routing.md",
+        (
+            TRAIN,
+            "python tools/inspect_router.py runs/sak_pascal_mini",
+            "python tools/inspect_fidelity.py runs/sak_pascal_mini",
+        ),
+        {
+            "knock_out.png": "runs/sak_pascal_mini/inspection/knock_out.png",
+            "leaning.png": "runs/sak_pascal_mini/inspection/leaning.png",
+            "history.png": "runs/sak_pascal_mini/inspection/history.png",
+            "pca.png": "runs/sak_pascal_mini/fidelity/pca-block7.png",
+        },
+    ),
+    "tokens": Source(
+        "docs/routing.md",
+        (ROUTERS, "python tools/inspect_router.py runs/routers/runs/router=token-seed0"),
+        {"tokens.png": "runs/routers/runs/router=token-seed0/inspection/tokens-normals.png"},
+    ),
+    "probing": Source(
+        "docs/probing.md",
+        (
+            TRAIN,
+            f"python tools/probe_teachers.py {MINI}",
+            f"python tools/compare_features.py {MINI} --student runs/sak_pascal_mini",
+        ),
+        {
+            "probe.png": "runs/sak_pascal_mini-probe/probe.png",
+            "similarity.png": "runs/sak_pascal_mini-similarity/similarity.png",
+        },
+    ),
+    "ablation": Source(
+        "docs/ablation.md",
+        (ABLATION,),
+        {"ablation.png": "runs/ablation/ablation.png", "selection.png": "runs/ablation/selection/selection.png"},
+    ),
+    "routers": Source("docs/routers_and_losses.md", (ROUTERS,), {"routers.png": "runs/routers/ablation.png"}),
+    "losses": Source(
+        "docs/routers_and_losses.md",
+        (
+            f"python tools/ablate_teachers.py {MINI} --losses token_cos+l1 --standardise phi_s,ema "
+            "--vary stages.distill.teacher_dropping=0.5 --task-balance uncertainty,gradnorm --seeds 0,1,2 "
+            f"--output runs/losses stages.multitask.steps=120 {SHORT}",
+        ),
+        {"losses.png": "runs/losses/ablation.png"},
+    ),
+    "scales": Source(
+        "docs/s2.md",
+        ("python tools/compare_scales.py configs/scales_mini.yaml --small small --large large --ceiling ceiling",),
+        {"scales.png": "runs/scales_mini-scales/scales.png"},
+    ),
+    "adaptation": Source(
+        "docs/losa.md",
+        (
+            TRAIN,
+            "python tools/compare_adaptation.py configs/adapt/mini.yaml --seeds 0,1,2 --steps 3 --student "
+            "runs/sak_pascal_mini --set full:stages.multitask.optim.lr=2e-4",
+        ),
+        {"adaptation_mini.png": "runs/mini-comparison/comparison.png"},
+    ),
+}
+
+
+def main(arguments: list[str]) -> None:
+    parser = tool_parser(__doc__, EXAMPLE)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(SOURCES)}; default: all")
+    parser.add_argument("--again", action="store_true", help="run the commands also where the figures are there")
+    parser.add_argument("--list", action="store_true", help="say which commands make which figures, and stop")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.names if name not in SOURCES]:
+        raise UserError(f"there is no {unknown[0]!r} to make: {', '.join(SOURCES)}")
+    chosen = options.names or list(SOURCES)
+    for number, name in enumerate(chosen, 1):
+        source = SOURCES[name]
+        print(f"{number} of {len(chosen)}: {name}, for {source.page}: {', '.join(source.figures)}", flush=True)
+        if options.list:
+            print("\n".join(f"  {command}" for command in source.commands))
+            continue
+        if options.again or not all(made(place) for place in source.figures.values()):
+            for command in source.commands:
+                carry_out(command)
+        for figure, place in source.figures.items():
+            publish(place, FIGURES / figure)
+
+
+def carry_out(command: str) -> None:
+    """Run a command of a page from the repository's root.
+
+    Raises:
+        UserError: it failed.
+        KeyboardInterrupt: the user stopped it.
+    """
+    print(f"+ {command}", flush=True)
+    words = shlex.split(command)
+    code = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=False).returncode
+    if code == 130:
+        raise KeyboardInterrupt("stopped; the same command goes on from there")
+    if code:
+        raise UserError(f"{command} ended with {code}: mend what it says, and start again")
+
+
+def made(place: str) -> Path | None:
+    """The figure that commands have left at a place below the repository's root; None if there is none."""
+    return max(ROOT.glob(place), default=None)
+
+
+def publish(place: str, target: Path) -> None:
+    """Copy a figure, with a palette of 256 colours where that is smaller: the repository keeps its figures small.
+
+    Raises:
+        UserError: the commands have not left one there.
+    """
+    source = made(place)
+    if source is None:
+        raise UserError(f"there is no {place}, which the commands were to make: --again runs them once more")
+    with Image.open(source) as picture:
+        palette = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with replacing(target) as partial:
+        palette.save(partial, format="PNG", optimize=True)
+        if partial.stat().st_size > source.stat().st_size:
+            shutil.copyfile(source, partial)
+    print(f"{target} <- {source.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    run(main)
