@@ -1,5 +1,6 @@
 """``sak.Predictor``: a trained student that takes any picture."""
 
+import copy
 import itertools
 import os
 from collections import deque
@@ -61,16 +62,30 @@ class Predictor:
         known = tasks_of(student)
         if strangers := [name for name in tasks or () if name not in known]:
             raise UserError(f"the student has no task {strangers[0]!r}; it has: {', '.join(known) or 'none'}")
-        try:
-            student.knocked_out(without)
-        except ValueError as error:
-            raise UserError(str(error)) from error
         self.device = usable(device)
         self.student = student.to(self.device).eval()
         self.tasks: dict[str, Task] = {name: known[name] for name in tasks or known}
-        self.without, self.longest_edge, self.whole, self.batch_size = tuple(without), longest_edge, whole, batch_size
+        self.longest_edge, self.whole, self.batch_size = longest_edge, whole, batch_size
+        self.without = self._known(without)
         fast = precision == AUTO and bf16_is_fast(self.device)
         self.precision = "bf16" if fast or precision == "bf16" else "fp32"
+
+    def knocking_out(self, without: Sequence[str]) -> "Predictor":
+        """The same predictor, of the same student, without these sources.
+
+        Raises:
+            UserError: the student has no such source, or would have none left.
+        """
+        other = copy.copy(self)
+        other.without = self._known(without)
+        return other
+
+    def _known(self, without: Sequence[str]) -> tuple[str, ...]:
+        try:
+            self.student.knocked_out(without)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        return tuple(without)
 
     def __call__(self, picture: Picture) -> Prediction:
         """The prediction for one picture: a path, a Pillow image, or an array; see `pixels_of`."""

@@ -263,3 +263,19 @@ def test_names_of_results(tmp_path):
     assert len(find_shots([str(tmp_path / "a/x.jpg"), str(tmp_path / "*" / "x.jpg")])[0]) == 1
     with pytest.raises(UserError, match=r"would have results of one name \(z_jpg\)"):
         find_shots([str(tmp_path / "a"), str(tmp_path / "c")])
+
+
+def test_knocking_out_keeps_all_else(trained):
+    """Of a page whose visitors choose: precision, tasks and size stay, and the first predictor stays as it is."""
+    picture = noise(40, 56)
+    how = {"tasks": ["edge"], "longest_edge": 24, "precision": "bf16"}
+    whole = sak.Predictor(trained, **how)
+    other = whole.knocking_out(["dinov2"])
+    expected = sak.Predictor(trained, without=["dinov2"], **how)(picture)
+    assert (other.precision, other.longest_edge, list(other.tasks)) == ("bf16", 24, ["edge"])
+    assert other.student is whole.student
+    np.testing.assert_array_equal(other(picture)["edge"], expected["edge"])
+    assert whole.without == ()
+    for sources, problem in ((["sam"], "unknown source 'sam'"), (whole.student.sources, "leaves none|none left|all")):
+        with pytest.raises(UserError, match=problem):
+            whole.knocking_out(sources)

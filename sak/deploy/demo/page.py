@@ -77,9 +77,7 @@ def predicted(predictor: Predictor, path: str, without: Sequence[str]) -> tuple[
         if len(without) == len(predictor.student.sources):
             raise UserError("All sources are left out: one has to stay.")
         start = time.perf_counter()
-        found = Predictor(predictor.student, predictor.device, list(predictor.tasks), without, predictor.longest_edge)(
-            pixels_of(path)
-        )
+        found = predictor.knocking_out(without)(pixels_of(path))
         return found, time.perf_counter() - start
     except UserError as error:
         raise gr.Error(str(error).replace(path, "the picture")) from None
