@@ -202,13 +202,14 @@ def forked(monkeypatch, processes):
 def test_a_whole_reproduction_goes_on_and_keeps_its_page(committee, tmp_path, forked, capsys, monkeypatch):
     path, overrides = committee
     page = tmp_path / "RESULTS.md"
-    page.write_text("# Results\n\nBy hand.\n\n<!-- measured: results -->\nold\n<!-- end: results -->\n\nBelow.\n")
+    page.write_text("# Results\n\nBy hand.\n\n<!-- measured: results -->\noutdated\n<!-- end: results -->\n\nBelow.\n")
     monkeypatch.setattr(sys, "path", [str(TOOL.parent), *sys.path])
+    overrides = [*overrides, "stages.multitask.batch_size=1"]
     call = [str(path), *overrides, "--seeds", "0", "--output", str(tmp_path / "out"), "--page", str(page)]
     runpy.run_path(str(TOOL))["main"](call)
     assert "0 finished" in capsys.readouterr().out
     text = page.read_text()
-    assert "old" not in text
+    assert "outdated" not in text
     assert text.startswith("# Results\n\nBy hand.")
     assert text.endswith("Below.\n")
     assert "one seed: not decided" in text

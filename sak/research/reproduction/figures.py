@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sak.metrics.interval import half_width
 from sak.plotting import heat_map
 from sak.research.reproduction.results import Results, title
-from sak.research.reproduction.study import FROZEN, LABELS, NO_TEACHERS, SAK, SHARES
+from sak.research.reproduction.study import FROZEN, LABELS, NO_TEACHERS, SAK, SHARES, SINGLE_TASK
 from sak.tasks import arrow
 
 
@@ -17,7 +17,9 @@ def bias_figure(results: Results) -> Figure | None:
 
     None before there is anything to compare with.
     """
-    rows = {name: results.gains_of_tasks(name) for name in results.students if LABELS not in name}
+    rows = {
+        name: results.gains_of_tasks(name) for name in results.students if LABELS not in name and name != SINGLE_TASK
+    }
     rows = {name: found for name, found in rows.items() if found}
     if not rows:
         return None
