@@ -6,8 +6,6 @@ images, computed once per model; as they cannot be flipped or cropped afterwards
 A cell is one model and one task.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -18,7 +16,6 @@ from sak import config as configuration
 from sak import data
 from sak.bundles.build import build_tasks
 from sak.config.schema import mixed_precision, plain
-from sak.data import SPLITS
 from sak.errors import UserError
 from sak.evaluation.constants import KEPT, kept_constants
 from sak.evaluation.distributed import build_accelerator, settled
@@ -29,9 +26,9 @@ from sak.progress import progress_bar
 from sak.research.frozen_models import build_models, models_to_probe
 from sak.research.probing import report
 from sak.research.probing.cell import build_head, probe_cell
-from sak.research.probing.features import Features, Probed
+from sak.research.probing.samples import Samples
 from sak.training.run_directory import lock
-from teachers.fingerprints import names_hash, spec_facts, teacher_facts
+from teachers.fingerprints import spec_facts, teacher_facts
 
 CELL = ("origin", "metrics")  # what its file holds
 # Where weights and images lie is no matter: both are told apart by what they are.
@@ -69,19 +66,14 @@ class Probe:
             build_head(
                 config, model.dims, next(iter(self.tasks.values()))
             )  # now, not after the features: it may not exist
-        data.prepare(config.data)
-        self.images = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
-        self.labels = {
-            task: {split: data.build(config.data, split, tasks=[task]).without_images() for split in SPLITS}
-            for task in self.tasks
-        }
+        self.samples = Samples(config, self.tasks)
 
         self.path = Path(config.output) / f"{config.name}-probe"
         shared = shared_settings(config)
         self.origins = {
             name: {
                 **shared,
-                "images": {split: names_hash(images.image_files) for split, images in self.images.items()},
+                "images": self.samples.hashes,
                 "model": spec_facts(plain(OmegaConf.structured(spec))),
                 **teacher_facts(model, config.data.image_size),
             }
@@ -120,17 +112,12 @@ class Probe:
     # --- one model, one cell ------------------------------------------------------------------------------------------
 
     def _probe_model(self, name: str, tasks: list[str], progress: tqdm) -> None:
-        model = self.models[name].to(self.accelerator.device)
-        height, width = self.config.data.image_size
-        shapes = [(dim, *model.grid(height, width, level)) for level, dim in enumerate(model.dims)]
-        counts = {split: len(images) for split, images in self.images.items()}
-        key = hashlib.sha256(json.dumps(self.origins[name], sort_keys=True).encode()).hexdigest()[:8]
-        features = Features(self.path / "features" / f"{name}-{key}", shapes, counts)
-        features.extract(model, self.images, self.settings.batch_size, self.config.data.workers, self.accelerator, name)
-        model.cpu()
+        model = self.models[name]
+        place = self.path / "features" / name
+        features = self.samples.features(model, place, self.origins[name], name, self.accelerator)
         for task in tasks:
             progress.set_description(f"{name}, {task}")
-            sets = {split: Probed(features, split, self.labels[task][split]) for split in SPLITS}
+            sets = self.samples.with_labels(features, task)
             events = self.path / "events" / name / task
             chosen = self.tasks[task]
             metrics = probe_cell(self.config, name, chosen, model.dims, sets, events, self.accelerator, progress)

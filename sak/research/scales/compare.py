@@ -6,7 +6,6 @@ maps say how much of the large model's features the small one's hold; classes sa
 A cell is one view, one task and one seed.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from sak import data
 from sak.bundles.build import build_pictures, build_tasks
 from sak.config.schema import plain, teacher_spec
 from sak.data import SPLITS
@@ -31,14 +29,14 @@ from sak.metrics.similarity import linear_reconstruction
 from sak.plotting import save
 from sak.progress import progress_bar
 from sak.research.probing.cell import build_head, probe_cell
-from sak.research.probing.features import Features, Probed
 from sak.research.probing.probe import shared_settings
+from sak.research.probing.samples import Samples
 from sak.research.scales import report
 from sak.research.scales.views import View, build, gflop, views
 from sak.research.similarity.features import collect
 from sak.tasks.semseg import Segmentation
 from sak.training.run_directory import lock
-from teachers.fingerprints import names_hash, spec_facts, teacher_facts
+from teachers.fingerprints import spec_facts, teacher_facts
 
 CELL = ("origin", "metrics")  # what its file holds
 
@@ -89,16 +87,11 @@ class Comparison:
             build_head(config, model.dims, next(iter(self.tasks.values())))  # it may not exist, which is told now
         size = config.data.image_size
         self.gflop = {view.name: gflop(model, *size) for view, model in self.models.items()}
-        data.prepare(config.data)
-        self.pictures = {split: data.build(config.data, split, tasks=()) for split in SPLITS}
-        self.labels = {
-            task: {split: data.build(config.data, split, tasks=[task]).without_images() for split in SPLITS}
-            for task in self.tasks
-        }
+        self.samples = Samples(config, self.tasks)
         self.path = Path(config.output) / f"{config.name}-scales"
         shared = {key: value for key, value in shared_settings(config).items() if key != "seed"}
         shared["data"] = {key: value for key, value in shared["data"].items() if key != "root"}
-        shared["images"] = {split: names_hash(pictures.image_files) for split, pictures in self.pictures.items()}
+        shared["images"] = self.samples.hashes
         specs = {**config.teachers, **config.probe.extra}
         self.origins = {
             view: {
@@ -142,20 +135,12 @@ class Comparison:
     # --- cells --------------------------------------------------------------------------------------------------------
 
     def _measure(self, view: View, cells: Sequence[tuple[str, int]], progress: tqdm) -> None:
-        model, config = self.models[view].to(self.accelerator.device), self.config
-        height, width = config.data.image_size
-        shapes = [(dim, *model.grid(height, width, level)) for level, dim in enumerate(model.dims)]
-        counts = {split: len(pictures) for split, pictures in self.pictures.items()}
-        key = hashlib.sha256(json.dumps(self.origins[view], sort_keys=True).encode()).hexdigest()[:8]
-        features = Features(self.path / "features" / f"{view.key}-{key}", shapes, counts)
-        features.extract(
-            model, self.pictures, config.probe.batch_size, config.data.workers, self.accelerator, view.name
-        )
-        model.cpu()
+        model, place = self.models[view], self.path / "features" / view.key
+        features = self.samples.features(model, place, self.origins[view], view.name, self.accelerator)
         for task, seed in cells:
             progress.set_description(f"{view.name}, {task}, seed {seed}")
-            sets = {split: Probed(features, split, self.labels[task][split]) for split in SPLITS}
-            seeded = config.copy()
+            sets = self.samples.with_labels(features, task)
+            seeded = self.config.copy()
             seeded.seed = seed
             chosen, classes = self.tasks[task], None
             if isinstance(chosen, Segmentation):
@@ -249,8 +234,8 @@ class Comparison:
         channels, names = self.tasks[task].channels, self.tasks[task].classes
         images = {split: torch.zeros(channels, dtype=torch.int64) for split in SPLITS}
         for split in SPLITS:
-            for index in range(len(self.labels[task][split])):
-                found = self.labels[task][split][index][task].unique()
+            for index in range(len(self.samples.labels[task][split])):
+                found = self.samples.labels[task][split][index][task].unique()
                 images[split][found[found != IGNORE]] += 1
         shown = [c for c in range(1, channels) if images["train"][c] and images["val"][c]]
         iou: dict[str, dict[int, list[float]]] = {}
