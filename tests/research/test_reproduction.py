@@ -160,7 +160,7 @@ def test_one_seed_decides_nothing(tasks):
 def test_who_leads_among_the_frozen_teachers(tasks):
     results = Results(tasks, measured(**{"frozen-dinov2": (50, 15), "frozen-clip": (45, 14), "config": (44, 18)}))
     assert results.leaders() == {"semseg": ("dinov2", "holds"), "normals": ("clip", "holds")}
-    assert leading(results).startswith("2 teachers ahead")
+    assert leading(results).startswith("2 teachers are ahead")
     alone = Results(tasks, measured(**{"frozen-dinov2": (50, 15)}))
     assert alone.leaders() == {}
 

@@ -32,7 +32,7 @@ def leading(results: Results) -> str:
         for task, (teacher, verdict) in leaders.items()
     )
     sure = {teacher for teacher, verdict in leaders.values() if verdict == "holds"}
-    count = {0: "No teacher", 1: "One teacher"}.get(len(sure), f"{len(sure)} teachers")
+    count = {0: "No teacher is", 1: "One teacher is"}.get(len(sure), f"{len(sure)} teachers are")
     return f"{count} ahead of all others in some task by more than chance. The leaders: {told}."
 
 
