@@ -15,7 +15,7 @@ from sak.research.ablation import jobs
 from sak.research.ablation.cost import steps_of
 from sak.research.reproduction.figures import bias_figure, efficiency_figure
 from sak.research.reproduction.operations import matched_steps, operations
-from sak.research.reproduction.report import claims, leading, students
+from sak.research.reproduction.report import claims, leading, markdown, students
 from sak.research.reproduction.reproduce import reproduction
 from sak.research.reproduction.results import Results
 from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK
@@ -135,6 +135,22 @@ def test_gains_are_against_the_students_of_one_task(tasks):
     assert results.gains(SINGLE_TASK)[1] == pytest.approx(0)
     assert results.gains(SAK)[1] == pytest.approx((10 + 10) / 2)
     assert results.gains_of_tasks(SAK) == pytest.approx({"semseg": 10, "normals": 10})
+
+
+def test_a_task_that_its_single_students_do_not_learn_at_all_is_left_out(tasks):
+    rows = measured(config=(44, 18))
+    rows["single-semseg"] = {seed: {"semseg": {"miou": 0.0}} for seed in range(3)}
+    results = Results(tasks, rows)
+    assert results.gains(SAK)[0] == pytest.approx(10)
+    assert results.gains_of_tasks(SAK) == pytest.approx({"normals": 10})
+    assert [label.get_text() for label in bias_figure(results).axes[0].get_xticklabels()] == ["normals ↓"]
+    page = markdown(results, {}, {}, {}, "facts", {})
+    assert "semseg is not in Δm" in page
+    assert "normals is not in Δm" not in page
+    rows["single-normals"] = {seed: {"normals": {"mean_error": 0.0}} for seed in range(3)}
+    nothing = Results(tasks, {**rows})
+    assert nothing.reference is None
+    assert bias_figure(nothing) is None
 
 
 def test_claims_are_told_by_pairs_of_one_seed(tasks):

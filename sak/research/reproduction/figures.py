@@ -24,7 +24,7 @@ def bias_figure(results: Results) -> Figure | None:
     if not rows:
         return None
     ordered = sorted(rows, key=lambda name: not name.startswith(FROZEN))
-    tasks = list(results.tasks)
+    tasks = list(rows[ordered[0]])
     values = np.array([[rows[name][task] for task in tasks] for name in ordered])
     limit = max(1.0, float(np.abs(values).max()))
     figure = Figure(figsize=(2.4 + 0.8 * len(tasks), 1.0 + 0.3 * len(ordered)), dpi=100, layout="constrained")

@@ -33,7 +33,7 @@ def leading(results: Results) -> str:
     )
     sure = {teacher for teacher, verdict in leaders.values() if verdict == "holds"}
     count = {0: "No teacher is", 1: "One teacher is"}.get(len(sure), f"{len(sure)} teachers are")
-    return f"{count} ahead of all others in some task by more than chance. The leaders: {told}."
+    return f"{count} ahead of the next best in some task by more than chance. The leaders: {told}."
 
 
 def students(results: Results, parameters: Mapping[str, int], seconds: Mapping[str, Sequence[float]]) -> str:
@@ -92,7 +92,13 @@ def markdown(
         "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Which single teacher is "
         "the best was chosen by the same runs. Frozen: the teacher as it is, under the same heads, trained as long. "
         "Training: steps × the median seconds of a step, without evaluation.",
+        *(f"{task} is not in Δm: its single-task students have 0 there." for task in _left_out(results)),
         *(f"![{caption}]({file})" for caption, file in pictures.items()),
         *(f"{name} failed and is missing: {reason}" for name, reason in failed.items()),
     ]
     return "\n\n".join(parts)
+
+
+def _left_out(results: Results) -> list[str]:
+    """The tasks that no relative gain exists for."""
+    return [] if results.reference is None else [task for task in results.tasks if task not in results.reference]

@@ -38,22 +38,28 @@ class Results:
 
     @property
     def reference(self) -> Metrics | None:
-        """What Δm is measured against: the mean of the single-task students."""
+        """What Δm is measured against: the mean of the single-task students, in the tasks that a relative gain exists
+        for; None before there is any."""
         found = self.students.get(SINGLE_TASK)
-        return mean_metrics(list(found.values())) if found else None
+        means = mean_metrics(list(found.values())) if found else {}
+        return {task: values for task, values in means.items() if values[self.tasks[task].headline()[0]]} or None
 
     def gains(self, student: str) -> dict[int, float]:
         """{seed: Δm in percent}; empty before there is a reference, or the student."""
         if (reference := self.reference) is None:
             return {}
         known = headlines(self.tasks)
-        return {seed: delta_m(found, reference, known) for seed, found in self.students.get(student, {}).items()}
+        return {
+            seed: delta_m({task: found[task] for task in reference}, reference, known)
+            for seed, found in self.students.get(student, {}).items()
+        }
 
     def gains_of_tasks(self, student: str) -> dict[str, float]:
         """{task: relative gain of the mean metric, percent}."""
         if (reference := self.reference) is None or student not in self.students:
             return {}
-        return gains(mean_metrics(list(self.students[student].values())), reference, headlines(self.tasks))
+        means = mean_metrics(list(self.students[student].values()))
+        return gains({task: means[task] for task in reference}, reference, headlines(self.tasks))
 
     def named(self, name: str) -> str | None:
         """The student that is meant; None before it is finished. The best of a kind has the highest mean Δm."""
