@@ -55,24 +55,30 @@ class LoadReport:
         return f"{self.loaded} tensors of {self.source}{unwrapped}{left_out}{resized}"
 
 
-def local(path: str, teacher: str, files: Sequence[str] = ()) -> Path:
-    """The file that `weights` names, in the working directory or beside this package.
+def found(path: str, files: Sequence[str] = ()) -> Path | None:
+    """The file that a config's path names, in the working directory or beside this package.
 
     Args:
         files: what a folder's is called, the first that is there; of folders that hold a copy of a hub's repository.
+    """
+    places = [Path(path).expanduser(), Path(__file__).parent.parent / path]
+    places += [place / file for place in places for file in files]
+    return next((place for place in places if place.is_file()), None)
+
+
+def local(path: str, teacher: str, files: Sequence[str] = ()) -> Path:
+    """`found` of a teacher's weights.
 
     Raises:
         UserError: there is none.
     """
-    places = [Path(path).expanduser(), Path(__file__).parent.parent / path]
-    places += [place / file for place in places for file in files]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    file = found(path, files)
+    if file is None:
         inside = f" nor a folder of that name with {' or '.join(files)}" if files else ""
         raise UserError(
             f"teacher {teacher}: there is no weights file {path}{inside}; correct `weights` or put the file there."
         )
-    return found
+    return file
 
 
 def from_hub(

@@ -1,7 +1,7 @@
 """Make the figures of the pages anew, by the commands that the pages name, and put them into docs/figures.
 
 Trainings that are finished are not repeated, and a figure that is there is not made again: the same command goes on
-after Ctrl-C or a kill, and --again runs the commands in any case. All of it takes a night on a laptop; figures can be
+after Ctrl-C or a kill, and --again runs the commands in any case. All of it takes many hours, so figures can be
 named. The tables of the pages are written by hand from what the commands print."""
 
 import shlex

@@ -18,7 +18,7 @@ EXAMPLE = """example:
   python tools/reproduce_mini.py --dry-run
   python tools/reproduce_mini.py --quick
   python tools/reproduce_mini.py --seeds 0,1,2,3,4 --jobs 2 --page docs/RESULTS.md
-  python tools/reproduce_mini.py configs/sak_pascal_small.yaml --output runs/small_reproduction"""
+  python tools/reproduce_mini.py stages.multitask.steps=250 --output runs/short"""
 
 
 def main(arguments: list[str]) -> None:

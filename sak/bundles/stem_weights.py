@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from sak.errors import UserError
-from sak.files import shipped
 from sak.student.stem import Stem
 from sak.tensors import metadata_of, read_tensors
 from teachers.architecture import mismatch, noted
 from teachers.checkpoints import of_network, opened
+from teachers.weights import found
 
 
 def load_stem(stem: Stem, path: str) -> Path:
@@ -22,8 +22,7 @@ def load_stem(stem: Stem, path: str) -> Path:
     Raises:
         UserError: there is none, or it does not hold the weights of such a stem.
     """
-    places = (Path(path).expanduser(), shipped("teachers").parent / path)
-    file = next((place for place in places if place.is_file()), None)
+    file = found(path)
     if file is None:
         raise UserError(f"student.stem_weights: there is no file {path}; correct it, or put the weights there")
     try:

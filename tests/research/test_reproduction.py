@@ -11,14 +11,16 @@ import pytest
 from sak import config
 from sak.bundles.build import build_tasks
 from sak.errors import UserError
+from sak.preflight.operations import operations
 from sak.research.ablation import jobs
 from sak.research.ablation.cost import steps_of
+from sak.research.reproduction import study
 from sak.research.reproduction.figures import bias_figure, efficiency_figure
-from sak.research.reproduction.operations import matched_steps, operations
 from sak.research.reproduction.report import claims, leading, markdown, students
 from sak.research.reproduction.reproduce import reproduction
 from sak.research.reproduction.results import Results
-from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK
+from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK, matched_steps
+from sak.tasks import Depth
 from tests.research.test_ablation import Forked
 
 TOOL = Path(__file__).parents[2] / "tools" / "reproduce_mini.py"
@@ -56,6 +58,22 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
     assert not settings[NO_TEACHERS].teachers
     assert list(settings["only-clip"].teachers) == ["clip"]
     assert settings["frozen-dinov2"].adaptation.backbone == "dinov2"
+
+
+class Shade(Depth):
+    name = "shade"
+
+
+def test_tasks_of_one_s_own_go_by_their_names(committee, monkeypatch):
+    """As their metrics do; not by where their classes lie."""
+    path, overrides = committee
+    monkeypatch.setattr(study, "matched_steps", lambda *_: 5)
+    own = f"{__name__}:Shade"
+    found = {
+        variant.name: variant for variant in study.variants(str(path), [*overrides, f"data.tasks=[semseg,'{own}']"])
+    }
+    assert {"single-semseg", f"single-{Shade.name}"} < set(found)
+    assert config.load(str(path), [*overrides, *found[f"single-{Shade.name}"].overrides]).data.tasks == [own]
 
 
 @pytest.mark.parametrize(

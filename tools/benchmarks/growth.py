@@ -9,13 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.apart import alone, in_turn
 from benchmarks.paper import SIZE, TASKS, TEACHERS, batch, students
 from benchmarks.student import learn, loss, maps
 from benchmarks.timing import table
+from sak.preflight.operations import counting
 from sak.preflight.plan import step_memory
 
 ROUNDS = 1
@@ -63,7 +62,7 @@ def counted(size: int, shape: Shape) -> tuple[str, ...]:
         content = {"image": torch.empty(1, 3, size, size)}
         for student in pair:
             student.to_empty(device="cpu")
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            with counting() as counter:
                 learn(student, content["image"])
             operations.append(counter.get_total_flops() / 1e12)
             student.zero_grad()

@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.paper import LEVELS, SIZE, TASKS, WIDTH, batch, students
 from benchmarks.student import learn, predict
 from benchmarks.timing import seconds, table
 from sak.evaluation.distributed import keep_freed
+from sak.preflight.operations import counting
 from sak.student.head import Head
 
 SIDE = 2048  # of the square matrices, which no cache holds as a whole
@@ -65,8 +64,8 @@ def fastest(function: Callable[[], object]) -> float:
 
 
 def counted(function: Callable[[], object]) -> int:
-    """Operations; a multiplication and an addition are two. Of CPUs' fused attention torch does not count them all."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    """Operations; a multiplication and an addition are two."""
+    with counting() as counter:
         function()
     return counter.get_total_flops()
 

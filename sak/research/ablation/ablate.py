@@ -29,6 +29,7 @@ from sak.evaluation.distributed import build_accelerator
 from sak.evaluation.masking import MaskedStudents, teachers_of
 from sak.evaluation.subject import open_subject
 from sak.files import read_json, write_json, write_text
+from sak.metrics import Metrics
 from sak.plotting import save
 from sak.research.ablation import report
 from sak.research.ablation.cost import (
@@ -226,12 +227,16 @@ class AblationRunner:
 
     # --- the table ----------------------------------------------------------------------------------------------------
 
+    def measured(self, variant: str, tasks: Sequence[str]) -> tuple[dict[int, Metrics], dict[int, float]]:
+        """Of a variant's finished runs {seed: metrics of these tasks}, and {seed: seconds of training alone}."""
+        finished = [run for run in self.ablation.of(variant) if run.directory.finished]
+        metrics = {run.seed: read_json(run.directory.metrics, list(tasks)) for run in finished}
+        return metrics, {run.seed: self._timing(run.name).training(self.steps[variant]) for run in finished}
+
     def _retrained(self) -> list[Row]:
         rows = []
         for variant in self.ablation.variants:
-            finished = [run for run in self.ablation.of(variant.name) if run.directory.finished]
-            metrics = {run.seed: read_json(run.directory.metrics, list(self.tasks)) for run in finished}
-            seconds = {run.seed: self._timing(run.name).training(self.steps[variant.name]) for run in finished}
+            metrics, seconds = self.measured(variant.name, list(self.tasks))
             teachers = self.ablation.subset_of(variant)
             rows.append(
                 Row(RETRAINED, variant.name, variant.factor, teachers, metrics, self.parameters[variant.name], seconds)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sak import tables
 from sak.metrics.interval import plus_minus
-from sak.research.reproduction.results import MISSING, Results, interval, title
+from sak.research.reproduction.results import HOLDS, MISSING, Results, interval, title, verdict
 from sak.research.reproduction.study import BEST_ONLY, CLAIMS, FROZEN, LABELS, NO_TEACHERS, SAK, SINGLE_TASK
 from sak.tasks import Task, arrow
 
@@ -18,7 +18,7 @@ def claims(results: Results) -> list[list[str]]:
         if BEST_ONLY in (claim.better, claim.worse) and (best := results.named(BEST_ONLY)):
             sentence = f"{sentence[:-1]} (here: {title(best)})."
         shown = interval(differences) if differences else ""
-        rows.append([sentence, results.verdict(differences), shown, str(len(differences))])
+        rows.append([sentence, verdict(differences), shown, str(len(differences))])
     return rows
 
 
@@ -28,10 +28,9 @@ def leading(results: Results) -> str:
     if not leaders:
         return f"Which teacher leads in which task: {MISSING}."
     told = ", ".join(
-        f"{task} {teacher}{'' if verdict == 'holds' else f' ({verdict})'}"
-        for task, (teacher, verdict) in leaders.items()
+        f"{task} {teacher}{'' if said == HOLDS else f' ({said})'}" for task, (teacher, said) in leaders.items()
     )
-    sure = {teacher for teacher, verdict in leaders.values() if verdict == "holds"}
+    sure = {teacher for teacher, said in leaders.values() if said == HOLDS}
     count = {0: "No teacher is", 1: "One teacher is"}.get(len(sure), f"{len(sure)} teachers are")
     return f"{count} ahead of the next best in some task by more than chance. The leaders: {told}."
 

@@ -12,14 +12,15 @@ from pathlib import Path
 from sak import config as configuration
 from sak.environment import cores, processor
 from sak.errors import UserError
-from sak.files import read_json, write_json, write_text
+from sak.files import write_json, write_text
+from sak.metrics import Metrics
 from sak.plotting import save
 from sak.research.ablation.ablate import AblationRunner
 from sak.research.ablation.variants import Ablation
 from sak.research.reproduction.figures import bias_figure, efficiency_figure
 from sak.research.reproduction.report import markdown
 from sak.research.reproduction.results import Results
-from sak.research.reproduction.study import SAK, variants
+from sak.research.reproduction.study import NO_TEACHERS, SAK, SINGLE, variants
 
 ALWAYS = ("stages.multitask.evaluate_every=null", "stages.multitask.keep_best=null", "data.crop_by_semseg=true")
 QUICK = 10  # times fewer steps
@@ -36,14 +37,12 @@ class Reproduction(AblationRunner):
         self.file = ablation.output / "results.md"
 
     def report(self, failed: dict[str, str]) -> None:
-        runs = [run for run in self.ablation.runs if run.directory.finished]
-        students: dict[str, dict] = {}
+        students: dict[str, dict[int, Metrics]] = {}
         seconds: dict[str, list[float]] = {}
-        for run in runs:
-            tasks = list(run.config.data.tasks)
-            students.setdefault(run.variant.name, {})[run.seed] = read_json(run.directory.metrics, tasks)
-            training = self._timing(run.name).training(self.steps[run.variant.name])
-            seconds.setdefault(run.variant.name, []).append(training)
+        for variant in self.ablation.variants:
+            name, alone = variant.name, variant.name.removeprefix(SINGLE)
+            students[name], training = self.measured(name, [alone] if alone in self.tasks else list(self.tasks))
+            seconds[name] = list(training.values())
         results = Results(self.tasks, students)
         pictures = {}
         for caption, name, figure in (
@@ -57,7 +56,7 @@ class Reproduction(AblationRunner):
             shutil.copyfile(routing, self.output / "routing.png")
             pictures["Mean weights of SAK's routers over validation images, first seed"] = "routing.png"
         page = markdown(results, self.parameters, seconds, failed, self._facts(), pictures)
-        write_json(self.output / "results.json", {name: results.students[name] for name in results.students})
+        write_json(self.output / "results.json", results.students)
         write_text(self.file, f"# {self.ablation.config.name}: the paper's claims\n\n{page}\n")
         print(page)
 
@@ -71,7 +70,7 @@ class Reproduction(AblationRunner):
         said = " + ".join(f"{count} of {stage}" for stage, count in steps.items())
         return (
             f"`{self.command}` on {processor()}, {cores()} cores, {self.jobs} runs at a time. SAK: {said} steps; a "
-            f"student without teachers gets {self.steps['no-teachers']['multitask']} of multitask, which cost as many "
+            f"student without teachers gets {self.steps[NO_TEACHERS]['multitask']} of multitask, which cost as many "
             f"operations, those of one task and the heads on frozen teachers {sum(steps.values())}."
         )
 

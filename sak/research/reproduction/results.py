@@ -11,7 +11,8 @@ from sak.research.ablation.report import mean_metrics
 from sak.research.reproduction.study import BEST_ONLY, FROZEN, ONLY, SAK, SINGLE, SINGLE_TASK, Claim
 from sak.tasks import Task, headlines
 
-VERDICTS = {BETTER: "holds", NOTHING: "not decided", WORSE: "does not hold"}
+HOLDS = "holds"
+VERDICTS = {BETTER: HOLDS, NOTHING: "not decided", WORSE: "does not hold"}
 TOO_FEW = "one seed: not decided"
 MISSING = "not measured yet"
 
@@ -74,11 +75,6 @@ class Results:
         better, worse = (self.gains(self.named(name) or "") for name in (claim.better, claim.worse))
         return [better[seed] - worse[seed] for seed in better if seed in worse]
 
-    def verdict(self, differences: list[float]) -> str:
-        if not differences:
-            return MISSING
-        return VERDICTS.get(finding(differences), TOO_FEW)
-
     def leaders(self) -> dict[str, tuple[str, str]]:
         """{task: (the frozen teacher that leads, whether it is ahead of the second by more than chance)}."""
         found = {}
@@ -95,8 +91,15 @@ class Results:
                 return {}
             first, second = (values[name] for name in order[:2])
             ahead = [first[seed] - second[seed] for seed in first if seed in second]
-            found[task] = (order[0].removeprefix(FROZEN), self.verdict(ahead))
+            found[task] = (order[0].removeprefix(FROZEN), verdict(ahead))
         return found
+
+
+def verdict(differences: list[float]) -> str:
+    """What is said of a claim by the differences in pairs of one seed."""
+    if not differences:
+        return MISSING
+    return VERDICTS.get(finding(differences), TOO_FEW)
 
 
 def interval(values: list[float]) -> str:

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omegaconf import DictConfig
+
 from sak import config as configuration
+from sak.preflight.operations import operations
 from sak.research.ablation.cost import steps_of
 from sak.research.ablation.variants import CONFIG, Variant
-from sak.research.reproduction.operations import matched_steps
+from sak.tasks import find_task
 
 SAK, MANY_TO_ONE, NO_TEACHERS, SINGLE_TASK = CONFIG, "many-to-one", "no-teachers", "single-task"
 ONLY, FROZEN, SINGLE, LABELS = "only-", "frozen-", "single-", "labels-"  # followed by what they are of
@@ -47,7 +50,7 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
         UserError: the config is wrong, or has no teachers.
     """
     config = configuration.load(path, overrides)
-    teachers, tasks = list(config.teachers), list(config.data.tasks)
+    teachers, tasks = list(config.teachers), {find_task(entry).name: entry for entry in config.data.tasks}
     steps = steps_of(config)
     total = f"stages.multitask.steps={sum(steps.values())}"
     alone = ["stages.distill.steps=0", "stages.multitask.epochs=null", "probe.reference=null"]
@@ -63,7 +66,10 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
         Variant(MANY_TO_ONE, "paths", ("student.paths=none",)),
         Variant(NO_TEACHERS, "teachers", without),
         *(Variant(ONLY + name, "teachers", tuple(others(name)), FEW) for name in teachers),
-        *(Variant(SINGLE + task, "tasks", (*alone, total, f"data.tasks=[{task}]"), FEW) for task in tasks),
+        *(
+            Variant(SINGLE + name, "tasks", (*alone, total, f"data.tasks=[{task}]"), FEW)
+            for name, task in tasks.items()
+        ),
         *(Variant(f"router-{name}", "router", (f"student.router={name}",), FEW) for name in ROUTERS),
         *(
             Variant(FROZEN + name, "frozen", (*frozen, *others(name), f"adaptation.backbone={name}"), FEW)
@@ -75,3 +81,9 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
             for share in SHARES
         ),
     ]
+
+
+def matched_steps(config: DictConfig, other: DictConfig, steps: dict[str, int]) -> int:
+    """How many steps of another config's second stage cost what all of this config's `steps` do."""
+    ours, theirs = operations(config), operations(other)["multitask"]
+    return max(1, round(sum(ours[stage] * count for stage, count in steps.items()) / theirs))

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 import teachers
 from sak.config.schema import teacher_spec
 from sak.errors import UserError
+from sak.preflight.operations import counting
 from teachers import MultiScale, Teacher
 from teachers.base import unknown
 
@@ -80,6 +79,6 @@ def build(config: DictConfig, chosen: Sequence[View]) -> dict[View, Teacher | Mu
 
 def gflop(model: nn.Module, height: int, width: int) -> float:
     """Of one image: two for each multiplication and addition of matrix products, convolutions and attention, in 10⁹."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with counting() as counter, torch.no_grad():
         model(torch.zeros(1, 3, height, width))
     return counter.get_total_flops() / 1e9

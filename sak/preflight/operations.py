@@ -1,4 +1,7 @@
-"""How many steps cost as much as another training: floating-point operations, counted, not timed."""
+"""What computing costs in floating-point operations, counted, not timed: a multiplication and an addition are two."""
+
+import contextlib
+from collections.abc import Iterator
 
 import torch
 from omegaconf import DictConfig
@@ -9,6 +12,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from sak.bundles.build import build_tasks
 from sak.config.derived import active_stages
 from sak.preflight.plan import build_without_weights, step_of
+
+
+@contextlib.contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts the operations of matrix products, convolutions and attention inside: `get_total_flops()`.
+
+    Attention runs in its plain form there: not every torch counts the operations of the fused one on CPUs.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
 
 
 def operations(config: DictConfig) -> dict[str, int]:
@@ -26,15 +39,8 @@ def operations(config: DictConfig) -> dict[str, int]:
         committee.to_empty(device="cpu")
         for stage in active_stages(config):
             objective, batch = step_of(config, stage, student, committee, tasks)
-            # The plain kernel: those of fused attention on CPUs are not counted by every torch.
-            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            with counting() as counter:
                 objective(student, batch)[0].backward()
             student.zero_grad(set_to_none=True)
             found[stage] = counter.get_total_flops() * config.stages[stage].accumulate
     return found
-
-
-def matched_steps(config: DictConfig, other: DictConfig, steps: dict[str, int]) -> int:
-    """How many steps of another config's second stage cost what all of this config's `steps` do."""
-    ours, theirs = operations(config), operations(other)["multitask"]
-    return max(1, round(sum(ours[stage] * count for stage, count in steps.items()) / theirs))
