@@ -115,7 +115,7 @@ def strangers(tmp_path_factory):
 
     One training image has no depth, and one no labels at all. For tests that only read it, or copy it.
     """
-    from sak.data.mini.archive import draw
+    from sak.data.mini.drawing import draw
 
     root = tmp_path_factory.mktemp("stranger") / "street"
     for split, count in (("train", 6), ("val", 3)):

@@ -87,7 +87,7 @@ STORED = Rule(
 
 RANGES: dict[type, dict[str, Rule]] = {
     Config: {"seed": SEED},
-    RendererConfig: {"train": whole(1), "val": whole(1), "seed": SEED},
+    RendererConfig: {"train": whole(1), "val": whole(1), "seed": SEED, "unlabelled": whole(0)},
     DataConfig: {
         "image_size": SIZE,
         "workers": whole(0, MOST_PROCESSES),

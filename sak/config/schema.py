@@ -39,8 +39,10 @@ class RendererConfig:
     """Of the data set ``mini_context``, which is rendered on first use."""
 
     train: int = 1200
-    val: int = 300
+    val: int = 600
     seed: int = 0
+    unlabelled: int = 0  # further scenes, images alone, for stages.distill.images: ROOT/unlabelled/images.tar
+    positives: bool = False  # these once more in other colours and light: for the pretraining of miniature teachers
 
 
 @dataclass

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from sak.config.schema import DataConfig
+from sak.config.schema import DataConfig, RendererConfig
 from sak.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,8 +80,13 @@ def prepare(data: DataConfig | DictConfig) -> None:
         height, width = data.image_size
         if height != width:
             raise UserError(f"mini_context is rendered square, but data.image_size is [{height}, {width}]")
-        settings = data.renderer
-        mini.ensure(data.root, settings.train, settings.val, size=height, seed=settings.seed, workers=None)
+        mini.ensure(data.root, **rendering(data))
+
+
+def rendering(data: DataConfig | DictConfig) -> dict[str, Any]:
+    """What `sak.data.mini.ensure` is asked for."""
+    settings = {field.name: getattr(data.renderer, field.name) for field in dataclasses.fields(RendererConfig)}
+    return {"size": data.image_size[0], **settings}
 
 
 def build(

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from torch.utils.data import DataLoader, Dataset
 
 from sak.config.schema import DataConfig
-from sak.data import SPLITS, kind_of
+from sak.data import SPLITS, kind_of, rendering
 from sak.data.archive import Archive
 from sak.data.discovery import told
 from sak.data.images import find_images
@@ -145,15 +145,16 @@ def survey_rendering(data: DataConfig | DictConfig, survey: Survey) -> bool:
     """Whether a finished mini_context lies at the root."""
     from sak.data.mini import archive as mini
 
-    root, settings = Path(os.path.expanduser(data.root)), data.renderer
-    wanted = {"train": settings.train, "val": settings.val, "size": data.image_size[0], "seed": settings.seed}
+    root = Path(os.path.expanduser(data.root))
     try:
-        finished = mini.is_finished(root, wanted)
+        finished = mini.is_finished(root, mini.settings_of(**rendering(data)))
     except UserError as error:
         survey.problems.append(Problem("rendering", "mini_context", str(error)))
         return True
     if not finished:
-        text = f"not there yet: the first training renders {settings.train} + {settings.val} scenes into {root}"
+        asked = data.renderer
+        scenes = f"{asked.train} + {asked.val}" + (f" + {asked.unlabelled} unlabelled" if asked.unlabelled else "")
+        text = f"not there yet: the first training renders {scenes} scenes into {root}"
         survey.facts.append(("mini_context", text))
     return finished
 

@@ -4,17 +4,27 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
+import scipy.ndimage
+from PIL import Image, JpegImagePlugin
 
+from sak.data.images import find_images
 from sak.data.mini import archive, ensure
+from sak.data.mini.annotation import part_annotation
 from sak.data.mini.classes import CONTEXT_ID, VOC
+from sak.data.mini.dice import Dice
+from sak.data.mini.drawing import draw
+from sak.data.mini.places.compose import random_scene
+from sak.data.pascal_context import PascalContext
 from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.errors import UserError
 from sak.locks import one_at_a_time
@@ -63,7 +73,7 @@ def test_labels_on_disk(root):
         folder = "VOC12" if (root / f"semseg/VOC12/{name}.png").exists() else "pascal-context"
         semseg = np.asarray(Image.open(root / f"semseg/{folder}/{name}.png"))
         assert semseg.shape == (32, 32)
-        assert semseg.max() < len(VOC)
+        assert set(np.unique(semseg)) <= {*range(len(VOC)), 255}
         assert set(np.unique(np.asarray(Image.open(root / f"sal_distill/{name}.png")))) <= {0, 255}
         label_map = scipy.io.loadmat(root / f"pascal-context/trainval/{name}.mat")["LabelMap"]
         assert label_map.dtype == np.uint16
@@ -87,16 +97,142 @@ def test_part_annotation_on_disk(root):
                 parts = item["parts"][0]
                 assert all(part["part_name"][0] in PART_LABELS for part in parts)
                 np.testing.assert_array_equal(sum(part["mask"] for part in parts), mask)  # disjoint, and nothing left
-        np.testing.assert_array_equal(painted, semseg)
+        np.testing.assert_array_equal(painted[semseg < 255], semseg[semseg < 255])
 
 
 def test_some_people_have_parts(tmp_path):
     names = set()
     for index in range(8):
-        scene, rendering, _ = archive.draw(0, "train", index, 32)
-        for item in archive.part_annotation("x", scene, rendering)[0, 0]["objects"].ravel():
+        scene, rendering, _ = draw(0, "train", index, 32)
+        for item in part_annotation("x", scene, rendering)[0, 0]["objects"].ravel():
             names |= {part["part_name"] for part in item["parts"].ravel()} if item["class"] == "person" else set()
     assert {"head", "torso", "luarm", "rlleg"} <= names
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory):
+    """Images (H, W) in grey and their label maps, as the class that reads the release reads them."""
+    settings = {**SMALL, "train": 4, "size": 64}
+    scenes = PascalContext(
+        ensure(tmp_path_factory.mktemp("mini") / "larger", workers=1, **settings), image_size=(64, 64)
+    )
+    maps = [scenes.read_boundaries(paths[0]).astype(int) for paths in scenes._files["edge"]]
+    return [(scenes[i]["image"].mean(0).double().numpy(), maps[i]) for i in range(len(scenes))]
+
+
+def offset(pairs, axis: int) -> float:
+    """By how many pixels images lie off their label maps: where the correlation of steps in both has its top."""
+    scores = []
+    for shift in (-0.5, 0.0, 0.5):
+        correlations = []
+        for image, labels in pairs:
+            steps = np.abs(np.diff(moved(image, axis, shift), axis=axis))[2:-2, 2:-2]
+            changes = (np.diff(labels, axis=axis) != 0)[2:-2, 2:-2]
+            correlations.append(np.corrcoef(steps.ravel(), changes.ravel())[0, 1])
+        scores.append(np.mean(correlations))
+    left, middle, right = scores
+    return 0.25 * (left - right) / (2 * middle - left - right)  # of the parabola through them
+
+
+def moved(image: np.ndarray, axis: int, shift: float) -> np.ndarray:
+    return scipy.ndimage.shift(image, [shift * (axis == 0), shift * (axis == 1)], order=1, mode="nearest")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_pictures_and_labels_are_registered(larger, axis):
+    assert abs(offset(larger, axis)) < 0.1
+    for shift in (-0.5, 0.5):  # what the assertion above can see
+        shifted = [(moved(image, axis, shift), labels) for image, labels in larger]
+        assert abs(offset(shifted, axis)) > 0.3
+
+
+def test_pictures_keep_the_resolution_of_their_colours(root):
+    for path in (root / "JPEGImages").iterdir():
+        with Image.open(path) as image:
+            assert JpegImagePlugin.get_sampling(image) == 0  # 4:4:4
+
+
+PAIRED = {**SMALL, "train": 1, "unlabelled": 5, "positives": True}
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    return ensure(tmp_path_factory.mktemp("mini") / "paired", workers=1, **PAIRED)
+
+
+def test_unlabelled_scenes_are_stored_as_the_distillation_reads_them(paired):
+    entries = json.loads((paired / "unlabelled/scenes.json").read_text())
+    for tar in ("images", "images_again"):
+        files = find_images(paired / f"unlabelled/{tar}.tar", keep=False)
+        assert [file.stem for file in files] == list(entries) == [f"2012_{i:06d}" for i in range(1, 6)]
+    first = entries["2012_000001"]
+    _, rendering, sentence = draw(SMALL["seed"], "unlabelled", 0, SMALL["size"])
+    assert first["caption"] == sentence
+    shown = set(np.unique(rendering.context).tolist())
+    assert {name for name in first["classes"] if name} == shown
+    with tarfile.open(paired / "unlabelled/regions.tar") as tar:
+        numbers = np.asarray(Image.open(tar.extractfile("2012_000001.png")))
+    np.testing.assert_array_equal(np.asarray(first["classes"])[numbers], rendering.context)
+
+
+def test_number_of_processes_does_not_change_unlabelled_scenes(paired, tmp_path):
+    assert content(ensure(tmp_path / "again", workers=2, **PAIRED)) == content(paired)
+
+
+def test_positives_need_scenes(tmp_path):
+    with pytest.raises(UserError, match="unlabelled above 0"):
+        ensure(tmp_path / "none", positives=True)
+
+
+def age(root: Path, version: int = 1) -> None:
+    """Make a finished archive one of an older format, as it would have been rendered then."""
+    manifest = json.loads((root / archive.MANIFEST).read_text())
+    manifest["settings"] = {k: v for k, v in manifest["settings"].items() if k not in ("unlabelled", "positives")}
+    manifest["settings"]["format"] = version
+    (root / archive.MANIFEST).write_text(json.dumps(manifest))
+
+
+def test_an_older_format_is_rendered_anew(root, tmp_path):
+    old = shutil.copytree(root, tmp_path / "mini_context")  # keeps the files' times
+    (old / "captions.json").write_text("{}")
+    age(old)
+    assert content(ensure(old, workers=1, **SMALL)) == content(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+
+
+def changed(root):
+    (root / "captions.json").write_text("{}")
+
+
+def added(root):
+    (root / "JPEGImages" / "mine.jpg").write_bytes(b"a picture of mine")
+
+
+def removed(root):
+    next((root / "sal_distill").iterdir()).unlink()
+
+
+def linked(root):
+    (root / "more").symlink_to(root.parent)
+
+
+@pytest.mark.parametrize("change", [changed, added, removed, linked])
+def test_an_older_format_that_someone_touched_is_left_alone(root, tmp_path, change):
+    old = shutil.copytree(root, tmp_path / "mini_context")
+    age(old)
+    later = (old / archive.MANIFEST).stat().st_mtime + 1
+    change(old)
+    os.utime(old / "captions.json", (later, later)) if change is changed else None
+    before = content(old)
+    with pytest.raises(UserError, match="older format 1"):
+        ensure(old, workers=1, **SMALL)
+    assert content(old) == before
+
+
+def test_every_class_is_the_main_object_often_enough():
+    mains = Counter(random_scene(Dice((2, i), (2, i, 0)), 32).things[0].voc for i in range(600))
+    assert mains.keys() == set(VOC[1:])
+    assert min(mains.values()) >= 600 / 20 / 2
 
 
 def test_a_finished_archive_is_returned_as_it_is(root, monkeypatch):
@@ -142,7 +278,13 @@ def test_files_of_others_are_never_touched(tmp_path, place):
     assert mine.read_text() == "years of work"
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "3", "", "{", '{"settings": 3}', '{"settings": null}', "\xff"])
+NO_MANIFESTS = (
+    "{}", "[]", "3", "", "{", '{"settings": 3}', '{"settings": null}', '{"settings": {"format": "1"}}',
+    '{"settings": {"format": 2, "train": "3", "val": 1}}', "\xff",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_MANIFESTS)
 def test_a_manifest_that_is_none_is_named(tmp_path, text):
     (tmp_path / "mini_context").mkdir()
     manifest = tmp_path / "mini_context" / "mini_context.json"

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
-from sak.data.mini.archive import MAIN_SHARE, draw
+from sak.data.mini.annotation import encode_classes, regions
 from sak.data.mini.caption import NOUNS
 from sak.data.mini.classes import CONTEXT_ID, VOC
+from sak.data.mini.dice import Dice
+from sak.data.mini.drawing import MAIN_SHARE, draw, draw_twice
+from sak.data.mini.places.compose import ORBIT, random_scene
 from sak.data.mini.primitives import Annulus, Ellipsoid, Plane, box, rotation
 from sak.data.mini.render import render
 from sak.data.mini.saliency import salient_mask
@@ -72,8 +75,7 @@ def test_nearest_salient_object_wins():
 
 @pytest.mark.parametrize("pose", POSES)
 def test_people_show_all_six_parts_from_the_front(pose):
-    rng = np.random.default_rng(3)
-    someone = person(rng, pose).move((0, 4.0, -0.9))
+    someone = person(Dice([3], [3]), pose).move((0, 4.0, -0.9))
     rendering = render(scene_of([someone], 64))
     assert set(np.unique(rendering.parts)) == {0, 1, 2, 3, 4, 5, 6}
     np.testing.assert_array_equal(rendering.parts > 0, rendering.semseg == PERSON)
@@ -125,6 +127,78 @@ def test_salient_objects_are_whole_instances(drawings):
         assert mask.any()
         assert (rendering.semseg[mask] > 0).all()
         assert not np.intersect1d(rendering.instances[mask], rendering.instances[~mask]).size
+
+
+@pytest.fixture(scope="module")
+def painted():
+    """Scenes and what they look like when they are painted anew, from the same place and from another."""
+    scenes = []
+    for index in range(12):
+        key = (7, 0, index)
+        here, there = (random_scene(Dice(key, (*key, paint)), SIZE) for paint in (0, 1))
+        turned = random_scene(Dice(key, (*key, 1)), SIZE, turn=ORBIT)
+        scenes.append((here, *map(render, (here, there, turned))))
+    return scenes
+
+
+def test_another_paint_is_the_same_scene_in_other_colours(painted):
+    differences = []
+    for _, before, after, _ in painted:
+        for name in ("semseg", "borders", "context", "parts", "instances", "normals", "depth"):
+            np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+        differences.append(np.abs(before.image.astype(int) - after.image).mean())
+    assert min(differences) > 10
+
+
+def test_the_camera_turns_about_the_main_object(painted):
+    for scene, _, straight, turned in painted:
+        low, high = scene.things[0].bounds()
+        depths = [
+            np.median(view.depth[view.instances == 1]) for view in (straight, turned) if (view.instances == 1).any()
+        ]
+        assert len(depths) < 2 or abs(depths[0] - depths[1]) < np.linalg.norm(high - low)
+        assert not np.array_equal(straight.instances, turned.instances)
+
+
+def test_a_scene_seen_again_still_shows_its_main_object():
+    for index in range(6):
+        _, first, _, again = draw_twice(1, "unlabelled", index, SIZE)
+        assert min((view.instances == 1).mean() for view in (first, again)) >= MAIN_SHARE
+        np.testing.assert_array_equal(first.image, draw(1, "unlabelled", index, SIZE)[1].image)
+
+
+def test_borders_are_the_pixels_that_show_two_objects(drawings):
+    rendering = render(
+        scene_of([ball(), Thing("box", [Ellipsoid((0, 4, -1.2), 0.3, solid((0.1, 0.1, 0.9)))], "box")], 64)
+    )
+    at = (2 * np.arange(65) / 64 - 1) / 1.5
+    u, v = np.meshgrid(at, -at)  # of the corners
+    inside = 5.0**2 - (u**2 + v**2 + 1) * 24.0 > 0
+    corners = np.stack([inside[:-1, :-1], inside[1:, :-1], inside[:-1, 1:], inside[1:, 1:]])
+    plain = rendering.instances != 2  # the box stands before a part of the rim, and is no object of VOC
+    expected = (corners != (rendering.semseg > 0)).any(0)
+    np.testing.assert_array_equal(rendering.borders[plain & ~near(~plain)], expected[plain & ~near(~plain)])
+    assert 0.01 < np.mean([drawing.borders.mean() for _, drawing, _ in drawings]) < 0.25
+    for _, drawing, _ in drawings:
+        labels = encode_classes(drawing)
+        np.testing.assert_array_equal(labels == 255, drawing.borders)
+        np.testing.assert_array_equal(labels[labels < 255], drawing.semseg[labels < 255])
+
+
+def near(mask):
+    padded = np.pad(mask, 1)
+    return np.any(
+        [padded[1 + y : 1 + y + len(mask), 1 + x : 1 + x + len(mask)] for y in (-1, 0, 1) for x in (-1, 0, 1)], 0
+    )
+
+
+def test_regions_number_everything(drawings):
+    for _, rendering, _ in drawings:
+        numbers, classes = regions(rendering)
+        np.testing.assert_array_equal(np.asarray(classes)[numbers], rendering.context)
+        things = rendering.instances > 0
+        np.testing.assert_array_equal(numbers[things], rendering.instances[things])
+        assert numbers[~things].min(initial=255) > rendering.instances.max()
 
 
 @pytest.mark.parametrize("shape", ["slanted square", "disc", "bar"])

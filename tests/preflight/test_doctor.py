@@ -38,7 +38,7 @@ def test_all_is_well_before_rendering(tiny, tmp_path, monkeypatch, capsys):
     before = snapshot(tmp_path)
     code, out, _ = doctor(monkeypatch, capsys, tiny, *MINI, f"data.root={tmp_path}/mini")
     assert code == 0
-    assert "the first training renders 5000 + 300 scenes" in out
+    assert "the first training renders 5000 + 600 scenes" in out
     assert "stage multitask: 4 steps, 8 images" in out
     assert out.endswith("all is well\n")
     assert snapshot(tmp_path) == before

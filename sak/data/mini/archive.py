@@ -1,32 +1,30 @@
 """mini_context on disk: an archive in the format of the multi-task release of PASCAL-Context, rendered here.
 
 Beside the release's files it holds `SegmentationObject/ID.png` (instances of objects and clutter, 0 = stuff),
-`captions.json` (ID -> sentence) and, written last, the manifest `mini_context.json`.
+`captions.json` (ID -> sentence), the folder `unlabelled` if it was asked for (`sak.data.mini.unlabelled`) and, written
+last, the manifest `mini_context.json`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from PIL import Image
 from tqdm import tqdm
 
-from sak.data.mini.caption import caption
-from sak.data.mini.classes import CONTEXT_ID, NYU, PART_NAMES, VOC
-from sak.data.mini.compose import random_scene
-from sak.data.mini.render import Rendering, render
+from sak.data.mini import unlabelled
+from sak.data.mini.annotation import encode_classes, encode_normals, part_annotation, save_mat
+from sak.data.mini.classes import CONTEXT_ID, NYU, VOC
+from sak.data.mini.drawing import draw
 from sak.data.mini.saliency import salient_mask
-from sak.data.mini.scene import Scene
 from sak.data.pascal_part import PART_LABELS, PERSON
 from sak.environment import cores
 from sak.errors import UserError
@@ -34,73 +32,39 @@ from sak.files import write_json, write_text
 from sak.locks import one_at_a_time
 
 MANIFEST, RENDERING_MARK = "mini_context.json", ".mini_context_rendering"
-FORMAT_VERSION = 1
-SPLITS = ("train", "val")
+FORMAT_VERSION = 2
 YEARS = {"train": 2008, "val": 2010}  # ids look like VOC's and do not depend on the splits' sizes
-MAIN_SHARE = 0.03  # a scene whose main object covers less of the image is drawn anew
-HEADER = b"MATLAB 5.0 MAT-file, mini_context".ljust(116)  # scipy's would hold the time of day
+LISTS = {
+    "ImageSets/Context/train.txt", "ImageSets/Context/val.txt", "json/context_classes.json", "json/nyu_classes.json",
+    "json/pascal_part.json", "captions.json", MANIFEST,
+}  # fmt: skip
+FOLDERS = {
+    "JPEGImages": "jpg", "semseg/VOC12": "png", "semseg/pascal-context": "png", "human_parts": "mat",
+    "pascal-context/trainval": "mat", "sal_distill": "png", "normals_distill": "png", "SegmentationObject": "png",
+}  # fmt: skip
 
 
 def scene_id(split: str, index: int) -> str:
     return f"{YEARS[split]}_{index + 1:06d}"
 
 
-def draw(seed: int, split: str, index: int, size: int) -> tuple[Scene, Rendering, str]:
-    """Scene, rendering and caption number `index` of a split; depends on nothing else."""
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    for _ in range(10):
-        scene = random_scene(rng, size)
-        rendering = render(scene)
-        if (rendering.instances == 1).mean() >= MAIN_SHARE:
-            break
-    return scene, rendering, caption(scene, rendering, rng)
-
-
-def save_mat(path: Path, content: dict) -> None:
-    buffer = io.BytesIO()
-    scipy.io.savemat(buffer, content, do_compression=True)
-    data = buffer.getvalue()
-    path.write_bytes(HEADER + data[len(HEADER) :])
-
-
-def struct_array(records: list[tuple], fields: tuple[str, ...]) -> np.ndarray:
-    """A 1 x n MATLAB struct array; 0 x 0 where there is nothing, as in PASCAL-Part."""
-    if not records:
-        return np.zeros((0, 0))
-    array = np.empty((1, len(records)), dtype=[(name, object) for name in fields])
-    for i, record in enumerate(records):
-        array[0, i] = record
-    return array
-
-
-def part_annotation(name: str, scene: Scene, rendering: Rendering) -> np.ndarray:
-    """PASCAL-Part's `anno`: each visible VOC object with its mask, and a person's visible parts with theirs."""
-    objects = []
-    for i, thing in enumerate(scene.things):
-        mask = rendering.instances == i + 1
-        if thing.voc_id == 0 or not mask.any():
-            continue
-        present = np.unique(rendering.part_names[mask]) if thing.voc_id == PERSON else ()
-        parts = [(PART_NAMES[k - 1], (mask & (rendering.part_names == k)).astype(np.uint8)) for k in present if k]
-        objects.append((thing.voc, thing.voc_id, mask.astype(np.uint8), struct_array(parts, ("part_name", "mask"))))
-    return struct_array([(name, struct_array(objects, ("class", "class_ind", "mask", "parts")))], ("imname", "objects"))
-
-
-def encode_normals(normals: np.ndarray) -> np.ndarray:
-    """uint8 v with 2 v / 255 - 1 = normal."""
-    return np.clip(np.round((normals + 1) * 127.5), 0, 255).astype(np.uint8)
+def semseg_folder(index: int) -> str:
+    """The release has the classes of a part of the images in one folder, of the others in another."""
+    return "semseg/VOC12" if index % 2 == 0 else "semseg/pascal-context"
 
 
 def write_scene(root: str | Path, seed: int, split: str, index: int, size: int) -> tuple[str, str]:
     """Render one scene and write its files; returns its id and caption."""
     root, name = Path(root), scene_id(split, index)
     scene, rendering, sentence = draw(seed, split, index, size)
-    Image.fromarray(rendering.image).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
-    semseg = "VOC12" if index % 2 == 0 else "pascal-context"
-    Image.fromarray(rendering.semseg).save(root / "semseg" / semseg / f"{name}.png")
-    Image.fromarray(rendering.instances).save(root / "SegmentationObject" / f"{name}.png")
-    Image.fromarray(salient_mask(rendering).astype(np.uint8) * 255).save(root / "sal_distill" / f"{name}.png")
-    Image.fromarray(encode_normals(rendering.normals)).save(root / "normals_distill" / f"{name}.png")
+    unlabelled.save_jpeg(rendering.image, root / "JPEGImages" / f"{name}.jpg")
+    for folder, values in {
+        semseg_folder(index): encode_classes(rendering),
+        "SegmentationObject": rendering.instances,
+        "sal_distill": salient_mask(rendering).astype(np.uint8) * 255,
+        "normals_distill": encode_normals(rendering.normals),
+    }.items():
+        Image.fromarray(values).save(root / folder / f"{name}.png")
     save_mat(root / "pascal-context" / "trainval" / f"{name}.mat", {"LabelMap": rendering.context})
     save_mat(root / "human_parts" / f"{name}.mat", {"anno": part_annotation(name, scene, rendering)})
     return name, sentence
@@ -131,8 +95,35 @@ def one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
+def written_files(settings: dict[str, int]) -> set[str]:
+    """Every file of a finished archive with these settings, of this format or the one before."""
+    files = set(LISTS)
+    for split in YEARS:
+        for index in range(settings[split]):
+            others = FOLDERS.keys() - {"semseg/VOC12", "semseg/pascal-context"}
+            for folder in (*others, semseg_folder(index)):
+                files.add(f"{folder}/{scene_id(split, index)}.{FOLDERS[folder]}")
+    if settings.get("unlabelled"):
+        files |= {f"unlabelled/{name}" for name in unlabelled.file_names(bool(settings["positives"]))}
+    return files
+
+
+def is_untouched(root: Path, settings: dict[str, int]) -> bool:
+    """Whether an archive holds just what the renderer wrote: no other file, none changed since the manifest."""
+    present = {str(path.relative_to(root)): path for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
+    last = (root / MANIFEST).stat().st_mtime_ns
+    return present.keys() == written_files(settings) and all(
+        path.stat().st_mtime_ns <= last for path in present.values()
+    )
+
+
 def is_finished(root: Path, settings: dict[str, int]) -> bool:
-    """Whether the archive lies at `root`; UserError if something else does."""
+    """Whether the archive lies at `root`: False if nothing does, or one of an older format that may be rendered anew.
+
+    Raises:
+        UserError: something else lies there: files of others, an archive with other settings, or one of another format
+            that is not as it was rendered.
+    """
     manifest = root / MANIFEST
     if not manifest.is_file():
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -140,10 +131,20 @@ def is_finished(root: Path, settings: dict[str, int]) -> bool:
         return False
     try:
         found = dict(json.loads(manifest.read_text(encoding="utf-8"))["settings"])
+        version, counts = found["format"], [found["train"], found["val"]]
+        if not all(isinstance(number, int) for number in (version, *counts)):
+            raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{manifest} is no manifest of mini_context: remove {root}, or choose another directory"
         ) from error
+    if version < FORMAT_VERSION:
+        if is_untouched(root, found):
+            return False
+        raise UserError(
+            f"{root} holds mini_context of the older format {version}, with files that were added, removed or changed "
+            "since it was rendered: move it elsewhere, or choose another directory to render to"
+        )
     for key, value in settings.items():
         if found.get(key) != value:
             raise UserError(
@@ -161,32 +162,57 @@ def make_directories(root: Path) -> None:
         shutil.rmtree(root)
     root.mkdir(parents=True)
     (root / RENDERING_MARK).touch()
-    for name in ("JPEGImages", "ImageSets/Context", "semseg/VOC12", "semseg/pascal-context", "human_parts"):
+    for name in (*FOLDERS, "ImageSets/Context", "json"):
         (root / name).mkdir(parents=True)
-    for name in ("pascal-context/trainval", "sal_distill", "normals_distill", "json", "SegmentationObject"):
-        (root / name).mkdir(parents=True)
+
+
+def settings_of(
+    train: int, val: int, size: int, seed: int = 0, unlabelled: int = 0, positives: bool = False
+) -> dict[str, int]:
+    """What the manifest says of an archive, and what another one must agree in to be the same.
+
+    Raises:
+        UserError: the numbers make no archive.
+    """
+    if min(train, val) < 1 or size < 16 or unlabelled < 0:
+        raise UserError(
+            "mini_context needs train >= 1, val >= 1, unlabelled >= 0 and size >= 16, not "
+            f"{train}, {val}, {unlabelled} and {size}"
+        )
+    if positives and not unlabelled:
+        raise UserError("mini_context with positives needs unlabelled scenes that they are of: set unlabelled above 0")
+    settings = {"format": FORMAT_VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    return {**settings, "unlabelled": unlabelled, "positives": positives}
 
 
 def ensure(
     root: str | os.PathLike,
     train: int = 1200,
-    val: int = 300,
-    size: int = 96,
+    val: int = 600,
+    size: int = 128,
     seed: int = 0,
+    unlabelled: int = 0,
+    positives: bool = False,
     workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Return the path of a finished mini_context archive at `root`; render it first if there is none.
 
-    train, val: numbers of scenes; size: pixels, height = width; workers: processes (default: one per core), which do
-    not change the result. It is rendered to `<root>.partial` and renamed, so a killed rendering is never taken for an
-    archive. One process at a time renders to one `root`: another waits for it. Raises UserError if `root` holds an
-    archive with other settings, or anything else.
+    It is rendered to `<root>.partial` and renamed, so a killed rendering is never taken for an archive. One of an older
+    format that is as it was rendered makes place for the new one. One process at a time renders to one `root`: another
+    waits for it.
+
+    Args:
+        train, val, unlabelled: numbers of scenes.
+        size: pixels, height = width.
+        positives: render each unlabelled scene twice, in other colours and another light, from a little to the side.
+        workers: processes (default: one per core), which do not change the result.
+
+    Raises:
+        UserError: `root` holds an archive with other settings, or anything else.
     """
     root = Path(os.path.expanduser(root))
-    if min(train, val) < 1 or size < 16:
-        raise UserError(f"mini_context needs train >= 1, val >= 1 and size >= 16, not {train}, {val} and {size}")
-    settings = {"format": FORMAT_VERSION, "train": train, "val": val, "size": size, "seed": seed}
+    settings = settings_of(train, val, size, seed, unlabelled, positives)
     if is_finished(root, settings):
         return root
     with one_at_a_time(root, f"another process renders into {root}: waiting for it"):
@@ -199,29 +225,41 @@ def render_archive(root: Path, settings: dict[str, int], workers: int | None, pr
     """Render to `<root>.partial`, and rename it."""
     partial = root.with_name(root.name + ".partial")
     make_directories(partial)
-
-    counts = {split: settings[split] for split in SPLITS}
-    seed, size = settings["seed"], settings["size"]
-    for split, count in counts.items():
-        names = "".join(scene_id(split, i) + "\n" for i in range(count))
-        write_text(partial / "ImageSets" / "Context" / f"{split}.txt", names)
-    write_json(partial / "json" / "context_classes.json", CONTEXT_ID)
-    write_json(partial / "json" / "nyu_classes.json", list(NYU))
-    write_json(partial / "json" / "pascal_part.json", {str(PERSON): PART_LABELS})
-
-    jobs = [(str(partial), seed, split, i, size) for split, count in counts.items() for i in range(count)]
-    workers = workers or cores()
-    captions = {}
-    with contextlib.ExitStack() as stack:
-        results: Iterator[tuple[str, str]] = map(write_job, jobs)
-        if workers > 1:
-            context = multiprocessing.get_context("spawn")
-            with one_thread_each():
-                pool = stack.enter_context(context.Pool(min(workers, len(jobs)), ignore_interrupt))
-            results = pool.imap(write_job, jobs, chunksize=max(1, min(8, len(jobs) // workers)))
-        for name, sentence in tqdm(results, "rendering mini_context", len(jobs), disable=not progress, unit="scene"):
-            captions[name] = sentence
-    write_json(partial / "captions.json", captions)
-    (partial / RENDERING_MARK).unlink()
-    write_json(partial / MANIFEST, {"settings": settings, "scenes": len(jobs), "classes": list(VOC)})
+    write_archive(partial, settings, workers or cores(), progress)
+    if root.exists() and any(root.iterdir()):  # an older format
+        old = root.with_name(root.name + ".old.partial")
+        os.replace(root, old)
+        shutil.rmtree(old)
     os.replace(partial, root)
+
+
+def write_archive(root: Path, settings: dict[str, int], workers: int, progress: bool) -> None:
+    """Fill an empty skeleton; the manifest comes last."""
+    for split in YEARS:
+        names = "".join(scene_id(split, i) + "\n" for i in range(settings[split]))
+        write_text(root / "ImageSets" / "Context" / f"{split}.txt", names)
+    write_json(root / "json" / "context_classes.json", CONTEXT_ID)
+    write_json(root / "json" / "nyu_classes.json", list(NYU))
+    write_json(root / "json" / "pascal_part.json", {str(PERSON): PART_LABELS})
+
+    seed, size = settings["seed"], settings["size"]
+    jobs = [(str(root), seed, split, i, size) for split in YEARS for i in range(settings[split])]
+    again = bool(settings["positives"])
+    scenes = [(seed, i, size, again) for i in range(settings["unlabelled"])]
+    with contextlib.ExitStack() as stack:
+        pool = None
+        if workers > 1:
+            workers = min(workers, len(jobs) + len(scenes))
+            with one_thread_each():
+                pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(workers, ignore_interrupt))
+
+        def every(function: Callable, jobs: Sequence, what: str) -> Iterable:
+            chunk = max(1, min(8, len(jobs) // workers))
+            results = map(function, jobs) if pool is None else pool.imap(function, jobs, chunksize=chunk)
+            return tqdm(results, f"rendering {what}", len(jobs), disable=not progress, unit="scene")
+
+        write_json(root / "captions.json", dict(every(write_job, jobs, "mini_context")))
+        if scenes:
+            unlabelled.write(root / "unlabelled", every(unlabelled.render_job, scenes, "unlabelled scenes"), again)
+    (root / RENDERING_MARK).unlink()
+    write_json(root / MANIFEST, {"settings": settings, "scenes": len(jobs), "classes": list(VOC)})

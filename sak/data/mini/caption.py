@@ -15,7 +15,12 @@ UNMENTIONED = ("book", "rug")  # clutter that captions leave out
 NOUNS = {name: (name,) for name in VOC[1:]} | {
     "diningtable": ("dining table",),
     "person": ("person", "people"),
+    "bird": ("bird", "duck", "heron"),
+    "car": ("car", "van", "truck"),
+    "dog": ("dog", "dachshund"),
+    "motorbike": ("motorbike", "scooter"),
     "pottedplant": ("plant",),
+    "sheep": ("sheep", "ram"),
     "sofa": ("sofa", "couch"),
     "tvmonitor": ("tv", "television", "monitor"),
 }

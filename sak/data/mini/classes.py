@@ -8,7 +8,8 @@ from sak.data.pascal_part import PART_LABELS, VOC
 VOC_ID = {name: index for index, name in enumerate(VOC)}
 
 CONTEXT_ID = {
-    **{"aeroplane": 2, "bench": 22, "bicycle": 23, "bird": 25, "boat": 31, "book": 33, "bottle": 34, "box": 37},
+    **{"aeroplane": 2, "bag": 9, "ball": 10, "barrel": 13, "basket": 15, "bench": 22, "bicycle": 23, "bird": 25},
+    **{"boat": 31, "book": 33, "bottle": 34, "box": 37},
     **{"building": 44, "bus": 45, "cabinet": 46, "car": 59, "cat": 65, "ceiling": 68, "chair": 72, "cow": 98},
     **{"cup": 104, "curtain": 105, "cushion": 106, "dog": 113, "door": 115, "fence": 144, "floor": 158, "grass": 187},
     **{"ground": 189, "horse": 207, "light": 232, "motorbike": 258, "mountain": 259, "person": 284, "picture": 287},
@@ -23,6 +24,7 @@ NYU = (
     *("building", "road", "runway", "sidewalk", "ground"),
     *("unknown", "wall", "floor", "cabinet", "chair", "sofa", "table", "door", "window", "shelves", "picture"),
     *("curtain", "cushion", "ceiling", "book", "person", "light", "box", "bottle", "cup", "rug", "bench", "bicycle"),
+    *("bag", "ball", "basket"),
 )
 NORMALS_VALID_IDS = tuple(CONTEXT_ID[name] for name in (*NYU, "tvmonitor") if name in CONTEXT_ID and name != "unknown")
 

@@ -68,6 +68,11 @@ class Primitive:
         """World corners of the bounding box: (3, 8)."""
         return self.axes.T @ (CORNERS * self.extent[:, None]) * self.scale + self.centre[:, None]
 
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and greatest coordinates of the corners: (3,) each."""
+        reach = np.abs(self.axes.T) @ self.extent * self.scale
+        return self.centre - reach, self.centre + reach
+
     def _hit(self, o: np.ndarray, d: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 

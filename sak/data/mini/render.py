@@ -27,6 +27,7 @@ class Rendering:
 
     image: np.ndarray  # uint8 (H, W, 3)
     semseg: np.ndarray  # uint8, VOC ids 0..20
+    borders: np.ndarray  # bool, pixels that show parts of two objects, or of an object and what is none
     context: np.ndarray  # uint16, PASCAL-Context ids
     parts: np.ndarray  # uint8, 0 none, 1..6 body parts
     part_names: np.ndarray  # uint8, 0 none, else 1 + index into classes.PART_NAMES
@@ -180,9 +181,11 @@ def render(scene: Scene) -> Rendering:
     centre_normals = all_normals.reshape(3, *t.shape)[:, 0, :size, :size].transpose(1, 2, 0)
     owner = index[0, :size, :size]
     look_up = Lookup(scene, primitives, owners)
+    objects = np.where(look_up.semseg > 0, look_up.instances, 0)[index]
     return Rendering(
         image=develop(light.reshape(3, *t.shape), scene, rng),
         semseg=look_up.semseg[owner],
+        borders=mixed(objects),
         context=look_up.context[owner],
         parts=look_up.parts[owner],
         part_names=look_up.part_names[owner],
@@ -190,6 +193,13 @@ def render(scene: Scene) -> Rendering:
         normals=np.ascontiguousarray(centre_normals),
         depth=t[0, :size, :size].copy(),
     )
+
+
+def mixed(objects: np.ndarray) -> np.ndarray:
+    """Bool (H, W): pixels at one of whose corners there is another object (2, S, S) than at the centre."""
+    centre, corner = objects[0, :-1, :-1], objects[1]
+    corners = (corner[:-1, :-1], corner[1:, :-1], corner[:-1, 1:], corner[1:, 1:])
+    return np.any([part != centre for part in corners], axis=0)
 
 
 class Lookup:

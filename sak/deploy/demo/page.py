@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sak.data.mini.archive import draw
+from sak.data.mini.drawing import draw
 from sak.data.reading import stored_size
 from sak.deploy.panel import overlay, shrunk, weight_bars
 from sak.deploy.pictures import pixels_of

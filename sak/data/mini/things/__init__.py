@@ -1,1 +1,1 @@
-"""What scenes are made of: each thing with its primitives, in its own frame."""
+"""What scenes are made of: the 20 classes of VOC, and clutter that belongs to none of them."""

@@ -5,15 +5,18 @@ Own frame: feet on z = 0, face towards -y, so the person's left side is at +x.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum
-from sak.data.mini.texture import COLOURS, solid, stripes, vary
+from sak.data.mini.dice import Dice
+from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Texture
+from sak.data.mini.texture import Colour, any_colour, cloth, pick, solid, vary
 from sak.data.mini.things.thing import Thing, with_article
 
 SKIN = ((0.93, 0.76, 0.64), (0.82, 0.62, 0.47), (0.60, 0.41, 0.28), (0.36, 0.24, 0.17))
 HAIR = ((0.08, 0.06, 0.05), (0.28, 0.16, 0.08), (0.62, 0.45, 0.18), (0.55, 0.53, 0.50), (0.50, 0.20, 0.08))
-SHIRTS = ("red", "blue", "green", "yellow", "white", "black", "orange", "pink", "purple", "turquoise")
+SHIRTS = "red blue green yellow white black orange pink purple turquoise grey brown"
 TROUSERS = ((0.13, 0.17, 0.33), (0.10, 0.10, 0.11), (0.45, 0.38, 0.27), (0.35, 0.36, 0.38), (0.25, 0.16, 0.10))
 
 POSES = {  # name: how a caption puts it
@@ -33,7 +36,7 @@ def limb_direction(swing: float, spread: float, side: int) -> np.ndarray:
     )
 
 
-def arm_angles(rng: np.random.Generator, pose: str, side: int, stride: float) -> tuple[float, float, float, float]:
+def arm_angles(rng: Dice, pose: str, side: int, stride: float) -> tuple[float, float, float, float]:
     """(upper swing, upper spread, lower swing, lower spread) of one arm."""
     if pose == "raised" or (pose == "waving" and side == 1):
         spread = rng.uniform(1.7, 2.6)
@@ -48,7 +51,7 @@ def arm_angles(rng: np.random.Generator, pose: str, side: int, stride: float) ->
     return rng.uniform(-0.1, 0.2), rng.uniform(0.12, 0.3), bend, rng.uniform(-0.1, 0.15)
 
 
-def leg_angles(rng: np.random.Generator, pose: str, side: int, stride: float) -> tuple[float, float, float]:
+def leg_angles(rng: Dice, pose: str, side: int, stride: float) -> tuple[float, float, float]:
     """(upper swing, lower swing, spread) of one leg."""
     if pose == "sitting":
         return rng.uniform(1.35, 1.5), rng.uniform(-0.1, 0.25), 0.12
@@ -59,19 +62,17 @@ def leg_angles(rng: np.random.Generator, pose: str, side: int, stride: float) ->
     return 0.0, 0.0, spread
 
 
-def person(rng: np.random.Generator, pose: str | None = None) -> Thing:
+def person(rng: Dice, pose: str | None = None) -> Thing:
     pose = pose or str(rng.choice(list(POSES)[:-1]))
     h = rng.uniform(1.5, 1.9)
     wide = rng.uniform(0.9, 1.25)
-    skin = solid(vary(rng, SKIN[rng.integers(len(SKIN))], 0.03))
-    hair = solid(vary(rng, HAIR[rng.integers(len(HAIR))], 0.03))
-    shirt_name = str(rng.choice(SHIRTS))
-    colour = vary(rng, COLOURS[shirt_name])
-    shirt = stripes(colour, vary(rng, COLOURS["white"]), 0.1, axis=2) if rng.random() < 0.2 else solid(colour)
-    trousers = solid(vary(rng, TROUSERS[rng.integers(len(TROUSERS))]))
+    skin, hair = one_of(rng, SKIN), one_of(rng, HAIR)
+    shirt_name, colour = pick(rng, SHIRTS)
+    shirt = cloth(rng, colour, 0.25)
+    trousers = one_of(rng, TROUSERS) if rng.paint.random() < 0.7 else solid(any_colour(rng, SHIRTS))
     sleeve = shirt if rng.random() < 0.6 else skin
     shin = trousers if rng.random() < 0.75 else skin
-    shoe = solid(vary(rng, COLOURS[str(rng.choice(["black", "white", "brown", "red"]))]))
+    shoe = solid(any_colour(rng, "black white brown red"))
 
     stride = rng.uniform(0.3, 0.6)
     leg, arm = 0.245 * h, 0.165 * h
@@ -85,6 +86,11 @@ def person(rng: np.random.Generator, pose: str | None = None) -> Thing:
         Capsule((-0.085 * h, 0, shoulder - 0.02 * h), (0.085 * h, 0, shoulder - 0.02 * h), 0.045 * h, shirt, "torso"),
         Frustum((0, 0, shoulder), (0, 0, shoulder + 0.07 * h), 0.035 * h, 0.03 * h, skin, "neck"),
     ]
+    if pose != "sitting" and rng.random() < 0.2:  # a skirt; it belongs to the torso, as a coat's tails do
+        skirt = rng.uniform(0.12, 0.2) * h
+        shapes.append(
+            Frustum((0, 0, hip + 0.06 * h), (0, 0, hip - skirt), 0.085 * h * wide, 0.15 * h, trousers, part="torso")
+        )
     shapes += head(rng, h, shoulder, skin, hair)
     for side, letter in ((1, "l"), (-1, "r")):
         swing, spread, low_swing, low_spread = arm_angles(rng, pose, side, stride)
@@ -110,8 +116,12 @@ def person(rng: np.random.Generator, pose: str | None = None) -> Thing:
     return Thing("person", shapes, phrase, voc="person").move((0, 0, -lowest))
 
 
-def head(rng, h, shoulder, skin, hair) -> list:
-    """Head, ears, eyes, nose and hair; long hair hangs down the neck."""
+def one_of(rng: Dice, colours: Sequence[Colour]) -> Texture:
+    return solid(vary(rng, colours[rng.paint.integers(len(colours))], 0.03))
+
+
+def head(rng: Dice, h: float, shoulder: float, skin: Texture, hair: Texture) -> list:
+    """Head, ears, eyes, nose and hair; long hair hangs down the neck, and some wear hats, which count as hair."""
     z, r = shoulder + 0.125 * h, 0.062 * h
     shapes = [
         Ellipsoid((0, 0, z), (r, 1.1 * r, 1.3 * r), skin, part="head"),
@@ -124,4 +134,8 @@ def head(rng, h, shoulder, skin, hair) -> list:
         shapes.append(Ellipsoid((side * r, 0, z), 0.28 * r, skin, part=letter + "ear"))
     if rng.random() < 0.4:
         shapes.append(Ellipsoid((0, 0.5 * r, z - 0.7 * r), (r, 0.75 * r, 1.5 * r), hair, part="hair"))
+    if rng.random() < 0.2:
+        hat, brim = solid(any_colour(rng)), z + 0.75 * r
+        shapes.append(Frustum((0, 0, brim), (0, 0, brim + 0.15 * r), 1.7 * r, 1.6 * r, hat, part="hair"))
+        shapes.append(Frustum((0, 0, brim), (0, 0, brim + 1.1 * r), 1.15 * r, 0.95 * r, hat, part="hair"))
     return shapes

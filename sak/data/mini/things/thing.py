@@ -36,8 +36,8 @@ class Thing:
         return self
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        corners = np.concatenate([primitive.corners() for primitive in self.primitives], axis=1)
-        return corners.min(1), corners.max(1)
+        lows, highs = zip(*(primitive.bounds() for primitive in self.primitives), strict=True)
+        return np.min(lows, axis=0), np.max(highs, axis=0)
 
 
 def with_article(phrase: str) -> str:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
+from sak.data.mini.dice import Dice
+from sak.data.mini.things.builders import Builder
 from sak.data.mini.things.thing import Thing
-
-Builder = Callable[[np.random.Generator], Thing]
 
 
 class Layout:
     """Keeps the ground plan: puts things where their footprints do not overlap."""
 
-    def __init__(self, rng: np.random.Generator, focal: float):
+    def __init__(self, rng: Dice, focal: float):
         self.rng, self.focal = rng, focal
         self.things: list[Thing] = []
         self.footprints: list[np.ndarray] = []  # (x0, y0, x1, y1)
         self.main_view = (0.0, 0.0, 0.0)  # columns u0, u1 and depth of the main object; at first of nothing
+        self.cameras = np.zeros((2, 1), np.float32)  # ground positions (x, y) from which the scene may be seen
 
     def add(self, thing: Thing, solid: bool = True) -> None:
         low, high = thing.bounds()
@@ -28,7 +27,8 @@ class Layout:
 
     def is_free(self, thing: Thing) -> bool:
         low, high = thing.bounds()
-        return low[1] > 0.3 and all(
+        near = self.cameras[1].max() + 0.3
+        return low[1] > near and all(
             high[0] < x0 or low[0] > x1 or high[1] < y0 or low[1] > y1 for x0, y0, x1, y1 in self.footprints
         )
 

@@ -1,0 +1,1 @@
+"""How a scene is put together: the main object, its company, and the place around them."""
