@@ -3,7 +3,7 @@
 custom_imports = dict(imports=["sak.deploy.mmseg"])
 default_scope = "mmseg"
 
-size, patch, width, classes = (96, 96), 8, 128, 21  # of the student and the data
+size, patch, width, classes = (128, 128), 8, 128, 21  # of the student and the data
 root = "data/mini_context"
 
 model = dict(

@@ -1,12 +1,13 @@
 """The figure of a card: bars on the left, pairs of pictures on the right."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 COLUMNS = 6
+COLOURS = ("#2c7fb8", "#fdae61", "#bdbdbd")  # the network, and what it is compared with
 
 
 def page(title: str) -> tuple[Figure, Axes, np.ndarray]:
@@ -24,29 +25,32 @@ def page(title: str) -> tuple[Figure, Axes, np.ndarray]:
 
 
 def bars(
-    axes: Axes, rows: list[tuple[str, float, float]], baseline: str, most_frequent: Mapping[str, float] | None = None
+    axes: Axes,
+    rows: Mapping[str, Sequence[float]],
+    columns: Sequence[str],
+    most_frequent: Mapping[str, float] | None = None,
 ) -> None:
-    """One pair of bars in percent for each row: (measure, the network's, the baseline's).
+    """A group of bars in percent for each measure, one bar a column, the network's first.
 
     Args:
         most_frequent: {measure: percent that always giving the most frequent answer reaches}, marked by a line.
     """
-    names, ours, theirs = zip(*rows, strict=True)
-    place, marks = np.arange(len(rows)), [(most_frequent or {}).get(name, -1) for name in names]
-    for offset, values, label, colour in ((-0.2, ours, "trained", "#2c7fb8"), (0.2, theirs, baseline, "#bdbdbd")):
-        axes.barh(place + offset, values, 0.38, label=label, color=colour)
-        for height, value, mark in zip(place + offset, values, marks, strict=True):
+    height, marks = 0.8 / len(columns), [(most_frequent or {}).get(measure, -1) for measure in rows]
+    for number, (label, colour) in enumerate(zip(columns, COLOURS, strict=False)):
+        place = np.arange(len(rows)) + (number - (len(columns) - 1) / 2) * height
+        shown = [values[number] for values in rows.values()]
+        axes.barh(place, shown, height, label=label, color=colour)
+        for middle, value, mark in zip(place, shown, marks, strict=True):
             right = mark if value < mark < value + 15 else value  # beside the mark, not below it
-            axes.text(right + 2, height, f"{value:.1f}", fontsize=7, va="center")
-    known = np.greater_equal(marks, 0)
-    if known.any():
-        heights = place[known]
-        axes.vlines(np.array(marks)[known], heights - 0.42, heights + 0.42, color="black", lw=1.2, ls="--",
+            axes.text(right + 2, middle, f"{value:.1f}", fontsize=6, va="center")
+    known = np.flatnonzero(np.greater_equal(marks, 0))
+    if known.size:
+        axes.vlines(np.array(marks)[known], known - 0.42, known + 0.42, color="black", lw=1.2, ls="--",
                     label="most frequent answer")  # fmt: skip
-    axes.set_yticks(place, names, fontsize=7)
+    axes.set_yticks(np.arange(len(rows)), list(rows), fontsize=7)
     axes.invert_yaxis()
     axes.set_xlim(0, 112)
     axes.set_xlabel("%", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, frameon=False, columnspacing=1)
+    axes.legend(fontsize=6, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, frameon=False)

@@ -1,108 +1,250 @@
-"""The training loop that the three miniatures share: seeded, resumable, with one line of progress."""
+"""The training loop that the miniatures share: seeded, in phases, resumable to the bit, watched in TensorBoard."""
 
+import contextlib
+import dataclasses
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from sak.errors import UserError
 from sak.files import replacing
 from sak.tensors import read_tensors
-from teachers.pretrain import data
+from teachers.pretrain.data import Scenes
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of the training with a warm-up and a cosine of its own; an objective says what it makes of its name."""
+
+    name: str
+    steps: int
+    batch_size: int
+    learning_rate: float  # at its highest
+    warmup: float = 0.05  # share of its steps
+
+    def rate(self, step: int) -> float:
+        """The learning rate of one of its steps."""
+        rising = (step + 1) / max(1.0, self.warmup * self.steps)
+        return self.learning_rate * min(rising, 0.5 * (1 + math.cos(math.pi * step / self.steps)))
 
 
 class Objective(nn.Module):
-    """A network together with what it is trained for; its state is all that a resume needs."""
+    """A network together with what it is trained for; its state is all that a resume needs, the scenes aside."""
 
-    def __init__(self, scenes: data.Scenes, batch_size: int):
+    def __init__(self, scenes: Scenes):
         super().__init__()
-        self.scenes, self.batch_size = scenes, batch_size
+        self.scenes = scenes
 
-    def loss(self, progress: float, generator: torch.Generator) -> Tensor:
-        """The loss of a fresh random batch at `progress` in 0..1 of the training."""
+    @property
+    def device(self) -> torch.device:
+        return self.scenes.images.device
+
+    def losses(self, phase: Phase, generator: torch.Generator) -> dict[str, Tensor]:
+        """The terms of the loss of a fresh random batch, which are summed."""
         raise NotImplementedError
 
-    def after_step(self, progress: float) -> None:
-        """What follows an optimizer step, such as a momentum average."""
+    def after_step(self, phase: Phase, progress: float) -> None:
+        """What follows an optimizer step, such as a momentum average; `progress` in 0..1 of the phase."""
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Go on from weights that were exported before."""
+    def blocks(self) -> Sequence[nn.Module]:
+        """Where the time goes: what is worth compiling."""
         raise NotImplementedError
 
     def exported(self) -> dict[str, Tensor]:
         """The weights of what is kept, as its library's checkpoints name them."""
         raise NotImplementedError
 
+    def autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16)
 
-def fit(
-    objective: Objective, steps: int, learning_rate: float, checkpoint: Path, seed: int, every: int = 100
-) -> tuple[float, int]:
-    """Train `objective` for `steps` with AdamW (weight decay 0.05 on matrices), 5% warm-up and a cosine to zero.
 
-    The checkpoint is written every `every` steps and continued from if it exists.
+@dataclasses.dataclass
+class Progress:
+    """How far a run is: steps done, seconds spent over all starts, number of starts."""
 
-    Returns:
-        seconds spent in training, over all starts, and the number of starts.
+    steps: int = 0
+    seconds: float = 0.0
+    starts: int = 1
+
+
+class Run:
+    """The training of an objective through its phases with AdamW (weight decay 0.05 on matrices).
+
+    Args:
+        checkpoint: is written as the run goes, and continued from if it exists; TensorBoard's events lie beside it.
+        start: the checkpoint of another run of this objective whose state, optimizer included, this one starts from.
+        watch: measures the objective as it is, {what: percentage}; called every tenth checkpoint, for TensorBoard.
+        every: steps between checkpoints.
 
     Raises:
-        UserError: the checkpoint is of a run with another number of steps, rate or seed.
-        FloatingPointError: the loss is not finite.
+        UserError: a checkpoint is of another objective, or of a run with other phases or another seed.
     """
-    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim > 1], "weight_decay": 0.05},
-        {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98))
-    generator = torch.Generator().manual_seed(seed)
-    run = {"steps": steps, "learning_rate": learning_rate, "seed": seed}
-    first, seconds, starts = 0, 0.0, 1
-    if checkpoint.exists():
-        state = read_tensors(checkpoint)
-        if not isinstance(state, dict) or "run" not in state:
-            raise UserError(f"{checkpoint} is no checkpoint of this training; delete it to start anew.")
-        if state["run"] != run:
-            raise UserError(f"{checkpoint} belongs to a run with {state['run']}, not {run}; delete it to start anew.")
-        objective.load_state_dict(state["objective"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        first, seconds, starts = state["step"], state["seconds"], state["starts"] + (state["step"] < steps)
 
-    started, mean = time.monotonic() - seconds, None
-    bar = tqdm(range(first, steps), initial=first, total=steps, desc=checkpoint.stem, mininterval=5)
-    for step in bar:
-        rate = learning_rate * min((step + 1) / (0.05 * steps), 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        # the plain kernel: torch's fused one takes half of a step for its gradient in bfloat16 on a CPU
-        with sdpa_kernel(SDPBackend.MATH):
-            loss = objective.loss(step / steps, generator)
-            if not loss.isfinite():
-                raise FloatingPointError(f"{checkpoint.stem}: the loss is {loss.item()} at step {step}")
-            optimizer.zero_grad()
-            loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        objective.after_step(step / steps)
-        mean = loss.item() if mean is None else 0.95 * mean + 0.05 * loss.item()
-        bar.set_postfix(loss=f"{mean:.3f}", lr=f"{rate:.1e}", refresh=False)
-        if (step + 1) % every == 0 or step + 1 == steps:
-            seconds = time.monotonic() - started
-            with replacing(checkpoint) as partial:
-                torch.save(
-                    {
-                        "run": run,
-                        "step": step + 1,
-                        "seconds": seconds,
-                        "starts": starts,
-                        "objective": objective.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "generator": generator.get_state(),
-                    },
-                    partial,
-                )
-    return seconds, starts
+    def __init__(
+        self,
+        objective: Objective,
+        phases: Sequence[Phase],
+        checkpoint: Path,
+        seed: int,
+        start: Path | None = None,
+        watch: Callable[[], dict[str, float]] | None = None,
+        every: int = 100,
+    ):
+        self.objective, self.phases, self.checkpoint, self.every = objective, list(phases), checkpoint, every
+        self.watch = watch
+        self.parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [parameter for parameter in self.parameters if parameter.ndim > 1], "weight_decay": 0.05},
+            {"params": [parameter for parameter in self.parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        self.generator = torch.Generator().manual_seed(seed)
+        self.settings = {"phases": [dataclasses.asdict(phase) for phase in phases], "seed": seed, "start": str(start)}
+        self.progress = Progress()
+        if checkpoint.exists():
+            self._resume()
+        elif start is not None:
+            state = checkpoint_of(objective, start)
+            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.steps for phase in self.phases)
+
+    def train(self) -> None:
+        """Go on until the last step.
+
+        Raises:
+            FloatingPointError: the loss, or its gradient, is not finite.
+        """
+        name, progress = self.checkpoint.stem, self.progress
+        started = time.monotonic() - progress.seconds
+        bar = tqdm(initial=progress.steps, total=self.steps, desc=name, mininterval=10)
+        with SummaryWriter(self.checkpoint.parent / name, purge_step=progress.steps) as writer, bar:
+            while progress.steps < self.steps:
+                phase, step = self.place(progress.steps)
+                terms, norm = self.step(phase, step)
+                if not norm.isfinite():
+                    raise FloatingPointError(f"{name}: the gradient's norm is {norm.item()} at step {progress.steps}")
+                progress.steps += 1
+                if progress.steps % 10 == 0:
+                    values = {term: value.item() for term, value in terms.items()}
+                    for term, value in values.items():
+                        writer.add_scalar(f"loss/{term}", value, progress.steps)
+                    writer.add_scalar("gradient norm", norm.item(), progress.steps)
+                    writer.add_scalar("learning rate", phase.rate(step), progress.steps)
+                    shown = {term: f"{value:.3f}" for term, value in values.items()}
+                    bar.set_postfix(phase=phase.name, **shown, refresh=False)
+                bar.update()
+                last = progress.steps == self.steps
+                if self.watch is not None and (progress.steps % (10 * self.every) == 0 or last):
+                    for what, value in self.watch().items():
+                        writer.add_scalar(f"held-out scenes/{what}", value, progress.steps)
+                if progress.steps % self.every == 0 or last:
+                    progress.seconds = time.monotonic() - started
+                    self._save()
+
+    def place(self, done: int) -> tuple[Phase, int]:
+        """The phase of the step after so many, and its number within it."""
+        for phase in self.phases:
+            if done < phase.steps:
+                return phase, done
+            done -= phase.steps
+        raise IndexError(f"the run has {self.steps} steps")
+
+    def step(self, phase: Phase, step: int) -> tuple[dict[str, Tensor], Tensor]:
+        """One step of a phase: the terms of its loss, and the gradient's norm before it was clipped to 1."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = phase.rate(step)
+        self.optimizer.zero_grad()
+        with attention(self.objective.device):
+            terms = self.objective.losses(phase, self.generator)
+            torch.stack(list(terms.values())).sum().backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.objective.after_step(phase, step / phase.steps)
+        return {term: value.detach() for term, value in terms.items()}, norm
+
+    def _save(self) -> None:
+        with replacing(self.checkpoint) as partial:
+            torch.save(
+                {
+                    "run": self.settings,
+                    "progress": dataclasses.asdict(self.progress),
+                    "objective": self.objective.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "generator": self.generator.get_state(),
+                    "random": random_states(),
+                },
+                partial,
+            )
+
+    def _resume(self) -> None:
+        state = checkpoint_of(self.objective, self.checkpoint)
+        if state["run"] != self.settings:
+            different = [key for key in self.settings if state["run"].get(key) != self.settings[key]]
+            raise UserError(
+                f"{self.checkpoint} belongs to a run with other {' and '.join(different)}; ask for the same, or delete "
+                "it to start anew."
+            )
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        restore_random_states(state["random"])
+        self.progress = Progress(**state["progress"])
+        self.progress.starts += self.progress.steps < self.steps
+
+
+def attention(device: torch.device) -> contextlib.AbstractContextManager:
+    """The plain kernel on a CPU, where the gradient of torch's fused one takes half of a step in bfloat16."""
+    return sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else contextlib.nullcontext()
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    state = read_tensors(path)
+    if not isinstance(state, dict) or not state.keys() >= {"run", "objective", "optimizer"}:
+        raise UserError(f"{path} is no checkpoint of a pretraining: give the .pt file that one left in --work.")
+    return state
+
+
+def checkpoint_of(objective: Objective, path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        UserError: the file is no checkpoint, or that of another objective, or of other data.
+    """
+    state = read_checkpoint(path)
+    theirs, ours = (
+        {key: value.shape for key, value in each.items()} for each in (state["objective"], objective.state_dict())
+    )
+    if theirs != ours:
+        raise UserError(
+            f"{path} is the checkpoint of another miniature, or of another version of this one, or of other scenes."
+        )
+    return state
+
+
+def random_states() -> dict[str, Tensor]:
+    """Of the generators that dropped patches and the like are drawn from."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def restore_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"].cpu())
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())

@@ -1,7 +1,6 @@
 """Train one miniature, export its weights, and measure them."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,103 +8,154 @@ import torch
 
 import teachers
 from sak.errors import UserError
-from teachers.base import RANDOM, unknown
-from teachers.pretrain import card, data, evaluation
+from teachers.base import RANDOM, TeacherSpec, unknown
+from teachers.pretrain import card, data, evaluation, measures
+from teachers.pretrain.acceptance import shortfalls
 from teachers.pretrain.contrastive import Contrastive
-from teachers.pretrain.loop import Objective, fit
+from teachers.pretrain.loop import Objective, Run, read_checkpoint
 from teachers.pretrain.miniatures import MINIATURES
 from teachers.pretrain.promptable import Promptable
-from teachers.pretrain.self_distillation import SelfDistillation
+from teachers.pretrain.recipes import RECIPES
 from teachers.pretrain.supervised import Supervised, specification
-from teachers.weights import read, save
+from teachers.weights import save
+
+NAMES = tuple(RECIPES)
 
 
-@dataclasses.dataclass
-class Recipe:
-    objective: type[Objective]
-    steps: int
-    batch_size: int
-    learning_rate: float
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a miniature is trained.
+
+    Attributes:
+        data: an archive with unlabelled scenes to learn from; its labelled splits serve the measuring.
+        output: gets weights, card and figure.
+        work: gets the checkpoint and TensorBoard's events.
+        command: what the card says it was made with.
+        steps, batch_size: of the whole training and of its first phase's steps; None: the recipe's.
+        start: the checkpoint of an earlier run to go on from, with its heads, towers and optimizer.
+        width: of the vit's tokens, for smaller and larger ones that are trained alike; None: the miniature's.
+        export: train no further, but export what the checkpoint holds.
+        compile: compile the transformer's blocks; a run that began with it goes on with it.
+    """
+
+    data: str | Path
+    output: str | Path
+    work: str | Path
+    command: str
+    steps: int | None = None
+    batch_size: int | None = None
+    start: str | Path | None = None
+    width: int | None = None
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    compile: bool = False
+    export: bool = False
 
 
-RECIPES = {
-    "dinov2": Recipe(SelfDistillation, steps=3600, batch_size=32, learning_rate=1e-3),
-    "clip": Recipe(Contrastive, steps=1300, batch_size=128, learning_rate=1e-3),
-    "sam": Recipe(Promptable, steps=1500, batch_size=32, learning_rate=1e-3),
-    "vit": Recipe(Supervised, steps=1200, batch_size=64, learning_rate=1e-3),
-}
-
-
-def pretrain(
-    name: str,
-    roots: Sequence[str | Path],
-    output: str | Path,
-    work: str | Path,
-    command: str,
-    steps: int | None = None,
-    batch_size: int | None = None,
-    learning_rate: float | None = None,
-    init: str | Path | None = None,
-    width: int | None = None,
-    seed: int = 0,
-    threads: int = 1,
-) -> None:
-    """Train the miniature `name`; write weights, card and figure to `output`, and the checkpoint to `work`.
+def pretrain(name: str, options: Options) -> list[str]:
+    """Train the miniature `name`; write weights, card and figure, and while it goes on the checkpoint.
 
     Starting again continues from the checkpoint; after the last step it exports and measures anew.
 
-    Args:
-        roots: archives whose train splits are learnt from; the first one's splits serve the measuring.
-        command: what the card says it was made with.
-        steps, batch_size, learning_rate: None for the recipe's.
-        init: a weights file of this miniature to go on from.
-        width: of the vit's tokens, for smaller and larger ones that are trained alike; None: the miniature's.
+    Returns:
+        what it does not know that it should (`acceptance`), a sentence each.
 
     Raises:
-        UserError: there is no such miniature, it has one width, or an archive or a file is incomplete.
+        UserError: there is no such miniature or device, it has one width, its phases need more steps, or the archive or
+            a file is incomplete.
     """
     if name not in RECIPES:
         raise UserError(unknown("miniature", name, RECIPES))
-    if width is not None and name != "vit":
+    if options.width is not None and name != "vit":
         raise UserError(f"the miniature {name} has one width; leave the width out, or train the vit.")
-    spec = specification(width) if name == "vit" else MINIATURES[name]
-    recipe, output = RECIPES[name], Path(output)
-    steps = recipe.steps if steps is None else steps
-    batch_size = recipe.batch_size if batch_size is None else batch_size
-    learning_rate = recipe.learning_rate if learning_rate is None else learning_rate
-    if init is not None and not Path(init).is_file():
-        raise UserError(f"there is no weights file {init} to go on from; correct --init.")
-    weights = None if init is None else read(Path(init), name)
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    scenes = [data.load(root, "train") for root in roots]
-    train, val = scenes[0], data.load(roots[0], "val")
-    options = {} if width is None else {"width": width}
-    objective = recipe.objective(data.join(scenes), batch_size, **options)
-    if weights is not None:
-        try:
-            objective.start_from(weights)
-        except RuntimeError as error:  # of torch: names or shapes
-            raise UserError(f"{init} does not fit the miniature {name}; give weights of it as --init.") from error
-    seconds, starts = fit(objective, steps, learning_rate, Path(work) / f"{name}.pt", seed)
+    recipe, spec = RECIPES[name], specification(options.width) if name == "vit" else MINIATURES[name]
+    if options.steps is not None and options.steps < len(recipe.phases):
+        raise UserError(
+            f"--steps is {options.steps}, but {name} learns in {len(recipe.phases)} phases, of a step or more each."
+        )
+    checkpoint = Path(options.work) / f"{name}.pt"
+    if options.export and not checkpoint.is_file():
+        raise UserError(f"there is no checkpoint {checkpoint} to export; train first, or correct --work.")
+    if options.start is not None and not Path(options.start).is_file():
+        raise UserError(f"there is no checkpoint {options.start} to go on from; correct --init.")
+    start = None if options.start is None else Path(options.start)
+    if start is not None:
+        read_checkpoint(start)  # what is none is told before the scenes are read, which takes a minute
+    device = device_of(options.device)
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    scenes = data.load_unlabelled(options.data).to(device)
+    objective = recipe.objective(scenes) if options.width is None else Supervised(scenes, options.width)
+    if options.compile:
+        for block in objective.blocks():
+            block.compile(dynamic=False)
+    recipe = recipe.scaled(options.steps, options.batch_size)
+    panel = measures.Panel(*(data.load(options.data, split) for split in ("train", "val")))
 
-    exported = output / f"{name}.safetensors"
-    state = {key: value.detach().half().contiguous() for key, value in objective.exported().items()}
-    # What the file notes of the network is told by the teacher that its spec describes.
-    teacher = cast(teachers.Teacher, teachers.build(name, dataclasses.replace(spec, weights=RANDOM)))
-    save(exported, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
-    if isinstance(objective, SelfDistillation):
-        measured = evaluation.self_distillation(str(exported), train, val)
-    elif isinstance(objective, Contrastive):
-        measured = evaluation.contrastive(objective, val)
+    def watch() -> dict[str, float]:
+        return panel.image(built(name, spec, objective, checkpoint.parent))
+
+    run = Run(objective, recipe.phases, checkpoint, options.seed, start, watch)
+    if not options.export:
+        run.train()
+    return measure(name, spec, options, run, panel)
+
+
+def device_of(name: str) -> torch.device:
+    """
+    Raises:
+        UserError: this machine has no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except Exception as error:  # each backend raises its own kind
+        raise UserError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); try cpu.") from error
+    return device
+
+
+def built(name: str, spec: TeacherSpec, objective: Objective, output: Path) -> teachers.Teacher:
+    """Write the weights that the family loads, in half precision, and load them as it does."""
+
+    def build(weights: str) -> teachers.Teacher:
+        return cast(teachers.Teacher, teachers.build(name, dataclasses.replace(spec, weights=weights)))  # of one scale
+
+    state = {key: value.detach().half().cpu().contiguous() for key, value in objective.exported().items()}
+    file = output / f"{name}.safetensors"
+    teacher = build(RANDOM)  # tells what the file notes of the network
+    save(file, state, teacher.backbone, teacher.mean.flatten().tolist(), teacher.std.flatten().tolist())
+    return build(str(file)).to(objective.device)
+
+
+def measure(name: str, spec: TeacherSpec, options: Options, run: Run, panel: measures.Panel) -> list[str]:
+    """Export the weights and write their card; returns what they do not know that they should."""
+    objective, output = run.objective, Path(options.output)
+    (train, val), teacher = panel.scenes, built(name, spec, objective, output)
+    ours, pixels = panel.of_teacher(teacher), panel.of_pixels()
+    if isinstance(objective, Contrastive):
+        taught = evaluation.contrastive(objective, train, val)
     elif isinstance(objective, Promptable):
-        measured = evaluation.promptable(objective, train, val)
+        taught = evaluation.promptable(objective, train, val)
     elif isinstance(objective, Supervised):
-        measured = evaluation.supervised(objective, val)
+        taught = evaluation.supervised(objective, train, val)
+    else:
+        taught = evaluation.self_distillation(teacher, panel, ours, pixels)
+    progress = run.progress
+    values = sum(value.numel() for value in objective.exported().values())
+    phases = ", ".join(f"{phase.steps} of {phase.batch_size} images ({phase.name})" for phase in run.phases)
     made = {
-        "weights": f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M values in half precision",
+        "weights": f"{values / 1e6:.2f} M values in half precision",
         "training data": f"{len(objective.scenes)} rendered scenes",
-        "training": f"{steps} steps of {batch_size} images, seed {seed}, started {starts} time(s)",
-        "duration": f"{seconds / 60:.0f} minutes with {threads} CPU thread(s)",
+        "training": f"{progress.steps} of {run.steps} steps: {phases}; seed {options.seed}",
+        "duration": f"{progress.seconds / 3600:.1f} hours, started {progress.starts} time(s), {hardware(options)}",
     }
-    card.write(output, name, command, made, measured)
+    card.write(output, name, options.command, made, taught, ours, pixels)
+    answers = {question: (ours[question], pixels[question]) for question in pixels}
+    return shortfalls(name, answers | taught.rows, (ours[measures.MIDDLE], ours["semseg, linear mIoU"]))
+
+
+def hardware(options: Options) -> str:
+    if options.device == "cpu":
+        return f"{options.threads} CPU thread(s)"
+    return torch.cuda.get_device_name() if options.device.startswith("cuda") else options.device

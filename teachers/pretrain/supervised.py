@@ -1,29 +1,32 @@
 """A plain supervised ViT in miniature: which things are in the picture, as ImageNet's classifiers learn it.
 
-The reference that the committee is compared with: the same kind of network on the same scenes, taught by labels alone
-(Dosovitskiy et al., arXiv 2010.11929; Steiner et al., arXiv 2106.10270). A rendered scene shows several things where
-a picture of ImageNet shows one, so each class is a question of its own.
+The reference that the committee is compared with, and the student's stem: the same kind of network on the same scenes,
+taught by labels alone (Dosovitskiy et al., arXiv 2010.11929; Steiner et al., arXiv 2106.10270). A rendered scene shows
+several things where a picture of ImageNet shows one, so each class is a question of its own.
 
 Legend: B images, C classes, N scenes.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
 from sak.errors import UserError
 from teachers.base import TeacherSpec
-from teachers.pretrain import data
-from teachers.pretrain.loop import Objective
+from teachers.pretrain import views
+from teachers.pretrain.data import Scenes
+from teachers.pretrain.loop import Objective, Phase
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 
-# Half of the patches are dropped for most of the training, which doubles its speed (see `contrastive`).
-PATCH_DROPOUT, WHOLE_IMAGES_FROM = 0.5, 0.85
+# The share of patches that is dropped; most is learnt from few of them, which is many times as fast (`contrastive`).
+DROPPED = {"few patches": 0.75, "all patches": 0.0}
 
 
 def specification(width: int | None = None) -> TeacherSpec:
@@ -49,43 +52,46 @@ class Supervised(Objective):
 
     mean: Tensor
     std: Tensor
+    classes: Tensor
 
-    def __init__(self, scenes: data.Scenes, batch_size: int, width: int | None = None):
-        super().__init__(scenes, batch_size)
-        self.classes = scenes.things.any(dim=0).nonzero().flatten()  # those that any scene shows
-        self.labels = scenes.things[:, self.classes].float()
+    def __init__(self, scenes: Scenes, width: int | None = None):
+        super().__init__(scenes)
+        things = scenes.things()
+        # those that any scene shows
+        self.register_buffer("classes", things.any(dim=0).nonzero().flatten(), persistent=False)
+        self.labels = things[:, self.classes].float().to(scenes.images.device)
         spec = specification(width)
         backbone: Any = timm.create_model(
-            spec.model, num_classes=len(self.classes), dynamic_img_size=True, patch_drop_rate=PATCH_DROPOUT,
-            **spec.options,
-        )  # fmt: skip
+            spec.model, num_classes=len(self.classes), dynamic_img_size=True, patch_drop_rate=0.5, **spec.options
+        )
         self.backbone: VisionTransformer = backbone
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(backbone.pretrained_cfg[name]).view(1, 3, 1, 1), False)
+        # those that a student normalises with, whose stem it may become
+        self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1), persistent=False)
+        self.to(scenes.images.device)
 
-    def loss(self, progress: float, generator: torch.Generator) -> Tensor:
-        """Binary cross-entropy of every class, for random views of random scenes."""
-        self.backbone.patch_drop.prob = PATCH_DROPOUT if progress < WHOLE_IMAGES_FROM else 0.0
-        index = torch.randperm(len(self.scenes), generator=generator)[: self.batch_size]
-        images = data.view(self.scenes.images[index], IMAGE_SIZE, (0.5, 1.0), generator)
-        images = data.distort(images, generator, strength=0.3, blur=0.1)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = self.backbone((images - self.mean) / self.std)
-        return F.binary_cross_entropy_with_logits(logits.float(), self.labels[index], reduction="sum") / len(index)
+    def losses(self, phase: Phase, generator: torch.Generator) -> dict[str, Tensor]:
+        """Binary cross-entropy of every class, for random views of random scenes, half of them the scenes again."""
+        self.backbone.patch_drop.prob = DROPPED[phase.name]
+        index = torch.randint(len(self.scenes), (phase.batch_size,), generator=generator)
+        seen = views.view(views.either(self.scenes, index, generator), IMAGE_SIZE, (0.5, 1.0), generator)
+        seen = views.distort(seen, generator, strength=0.3, blur=0.1, recolour=0.2)
+        with self.autocast():
+            logits = self.backbone((seen - self.mean) / self.std)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), self.labels[index], reduction="sum") / len(index)
+        return {"classes": loss}
 
     @torch.no_grad()
-    def scores(self, scenes: data.Scenes) -> Tensor:
+    def scores(self, scenes: Scenes) -> Tensor:
         """(N,C) logits of the classes for whole scenes."""
         self.backbone.eval()
-        images = (data.whole(scenes.images, IMAGE_SIZE) - self.mean) / self.std
-        logits = torch.cat([self.backbone(part) for part in images.split(100)])
+        parts = views.whole(scenes.images, IMAGE_SIZE).split(100)
+        logits = torch.cat([self.backbone((part.to(self.device) - self.mean) / self.std) for part in parts])
         self.backbone.train()
-        return logits
+        return logits.cpu()
 
-    def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Go on from a transformer that was exported before; its classifier starts anew."""
-        classifier = {f"head.{key}": value for key, value in self.backbone.head.state_dict().items()}
-        self.backbone.load_state_dict({**weights, **classifier})
+    def blocks(self) -> Sequence[nn.Module]:
+        return [self.backbone.blocks]
 
     def exported(self) -> dict[str, Tensor]:
         """The weights as timm's own checkpoints name them, without the classifier."""

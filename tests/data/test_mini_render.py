@@ -194,7 +194,7 @@ def near(mask):
 
 def test_regions_number_everything(drawings):
     for _, rendering, _ in drawings:
-        numbers, classes = regions(rendering)
+        numbers, classes = regions(rendering.instances, rendering.context)
         np.testing.assert_array_equal(np.asarray(classes)[numbers], rendering.context)
         things = rendering.instances > 0
         np.testing.assert_array_equal(numbers[things], rendering.instances[things])

@@ -22,15 +22,15 @@ def changed(name, **options):
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("dinov2", {"num_heads": 6}, "num_heads 3, but num_heads is 6 here"),
-        ("dinov2", {"num_heads": 1}, "num_heads 3, but num_heads is 1 here"),
-        ("clip", {"head_width": 16}, "num_heads 4, but num_heads is 8 here"),
+        ("dinov2", {"num_heads": 8}, "num_heads 4, but num_heads is 8 here"),
+        ("dinov2", {"num_heads": 1}, "num_heads 4, but num_heads is 1 here"),
+        ("clip", {"head_width": 16}, "num_heads 3, but num_heads is 6 here"),
         ("clip", {"pretrained": "openai"}, "activation GELU, but activation is QuickGELU here"),
         ("vit", {"num_heads": 2}, "num_heads 4, but num_heads is 2 here"),
         ("vit", {"act_layer": "relu"}, "activation GELU, but activation is ReLU here"),
-        ("sam", {"num_heads": 8}, "rel_pos_h has shape"),
-        ("sam", {"use_rel_pos": False}, "holds unknown"),
-        ("sam", {"global_attn_indexes": [7]}, "does not fit"),
+        ("sam", {"num_heads": 6}, "num_heads 3, but num_heads is 6 here"),
+        ("sam", {"use_rel_pos": True}, "lacks"),
+        ("sam", {"global_attn_indexes": [7]}, r"window_size \[8, 8, 8, 0, 8, 8, 8, 0\], but window_size is \["),
     ],
 )
 def test_a_miniature_loads_into_its_own_architecture_alone(name, options, sentence):
@@ -41,8 +41,8 @@ def test_a_miniature_loads_into_its_own_architecture_alone(name, options, senten
 @pytest.mark.parametrize("name", sorted(MINIATURES))
 def test_the_miniatures_note_what_their_specification_builds(name):
     notes = json.loads(metadata_of(MINIATURES[name].weights)["sak_network"])
-    heads = MINIATURES[name].options.get("num_heads", 128 // MINIATURES[name].options.get("head_width", 128))
-    assert notes["num_heads"] == heads
+    options = MINIATURES[name].options
+    assert notes["num_heads"] == (options["width"] // options["head_width"] if name == "clip" else options["num_heads"])
     assert notes["activation"] == "GELU"
     teacher = teachers.build(name, MINIATURES[name])
     for key in ("mean", "std"):

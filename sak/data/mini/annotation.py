@@ -57,17 +57,21 @@ def encode_classes(rendering: Rendering) -> np.ndarray:
     return np.where(rendering.borders, np.uint8(IGNORE), rendering.semseg)
 
 
-def regions(rendering: Rendering) -> tuple[np.ndarray, list[int]]:
+def regions(instances: np.ndarray, context: np.ndarray) -> tuple[np.ndarray, list[int]]:
     """Everything in the picture, each with a number.
+
+    Args:
+        instances: (H, W), 0 for stuff, else the number of a thing.
+        context: (H, W), PASCAL-Context's classes.
 
     Returns:
         uint8 (H, W): instances keep their numbers, from 1 on, and each class of stuff around them has the next one;
-        the PASCAL-Context class of each number, 0 for numbers that the picture does not show.
+        the class of each number, 0 for numbers that the picture does not show.
     """
-    stuff = rendering.instances == 0
-    kinds = np.unique(rendering.context[stuff])
-    first = int(rendering.instances.max()) + 1
-    numbers = np.where(stuff, first + np.searchsorted(kinds, rendering.context), rendering.instances).astype(np.uint8)
+    stuff = instances == 0
+    kinds = np.unique(context[stuff])
+    first = int(instances.max()) + 1
+    numbers = np.where(stuff, first + np.searchsorted(kinds, context), instances).astype(np.uint8)
     classes = np.zeros(first + len(kinds), int)
-    classes[numbers.ravel()] = rendering.context.ravel()
+    classes[numbers.ravel()] = context.ravel()
     return numbers, classes.tolist()

@@ -28,4 +28,7 @@ NYU = (
 )
 NORMALS_VALID_IDS = tuple(CONTEXT_ID[name] for name in (*NYU, "tvmonitor") if name in CONTEXT_ID and name != "unknown")
 
+# What lies around things: the classes of surfaces, sky and water.
+STUFF = ("wall", "floor", "ceiling", "grass", "sand", "water", "road", "runway", "track", "sky")
+
 PART_NAMES = tuple(PART_LABELS)

@@ -145,7 +145,9 @@ def wood(rng: Dice, colour: Colour, axis: int = 0) -> Texture:
 
 def cloth(rng: Dice, colour: Colour, scale: float) -> Texture:
     """Plain, striped, checked, dotted or mottled, with details of about `scale` metres: clothes, seats, curtains."""
-    other = any_colour(rng) if rng.paint.random() < 0.5 else np.clip(colour * rng.paint.uniform(0.5, 1.5), 0, 1)
+    other = (
+        any_colour(rng) if rng.paint.random() < 0.5 else np.clip(np.asarray(colour) * rng.paint.uniform(0.5, 1.5), 0, 1)
+    )
     return _one_of(
         rng,
         lambda: solid(colour),

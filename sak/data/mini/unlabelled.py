@@ -47,10 +47,13 @@ def render_job(job: tuple[int, int, int, bool]) -> tuple[str, dict[str, bytes], 
     """One scene: (seed, index, size, again) -> its id, {tar: its file's content}, its entry in `scenes.json`."""
     seed, index, size, again = job
     _, rendering, sentence, other = draw_twice(seed, "unlabelled", index, size, again)
-    numbers, classes = regions(rendering)
+    numbers, classes = regions(rendering.instances, rendering.context)
     files = {"images": encoded(rendering.image), "regions": encoded(numbers)}
     if other is not None:
-        files |= {"images_again": encoded(other.image), "regions_again": encoded(regions(other)[0])}
+        files |= {
+            "images_again": encoded(other.image),
+            "regions_again": encoded(regions(other.instances, other.context)[0]),
+        }
     return f"2012_{index + 1:06d}", files, {"caption": sentence, "classes": classes}
 
 

@@ -37,7 +37,7 @@ def chair(rng: Dice) -> Thing:
                 Capsule((x * w / 2.2, w / 2 - 0.02, 0.45), (x * w / 2.2, w / 2 - 0.02, 0.5 + back), 0.024, paint)
             )
     else:  # bars upright
-        for x in (-1, -0.5, 0, 0.5, 1):
+        for x in np.linspace(-1, 1, 5):
             shapes.append(
                 Capsule((x * w / 2.2, w / 2 - 0.02, 0.45), (x * w / 2.2, w / 2 - 0.02, 0.5 + back), 0.018, paint)
             )

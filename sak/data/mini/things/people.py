@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sak.data.mini.dice import Dice
-from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Texture
+from sak.data.mini.primitives import Capsule, Ellipsoid, Frustum, Primitive, Texture
 from sak.data.mini.texture import Colour, any_colour, cloth, pick, solid, vary
 from sak.data.mini.things.thing import Thing, with_article
 
@@ -117,13 +117,13 @@ def person(rng: Dice, pose: str | None = None) -> Thing:
 
 
 def one_of(rng: Dice, colours: Sequence[Colour]) -> Texture:
-    return solid(vary(rng, colours[rng.paint.integers(len(colours))], 0.03))
+    return solid(vary(rng, colours[int(rng.paint.integers(len(colours)))], 0.03))
 
 
-def head(rng: Dice, h: float, shoulder: float, skin: Texture, hair: Texture) -> list:
+def head(rng: Dice, h: float, shoulder: float, skin: Texture, hair: Texture) -> list[Primitive]:
     """Head, ears, eyes, nose and hair; long hair hangs down the neck, and some wear hats, which count as hair."""
     z, r = shoulder + 0.125 * h, 0.062 * h
-    shapes = [
+    shapes: list[Primitive] = [
         Ellipsoid((0, 0, z), (r, 1.1 * r, 1.3 * r), skin, part="head"),
         Ellipsoid((0, 0.25 * r, z + 0.35 * r), (1.08 * r, 1.08 * r, 1.12 * r), hair, part="hair"),
         Ellipsoid((0, -1.1 * r, z - 0.1 * r), 0.2 * r, skin, part="nose"),
