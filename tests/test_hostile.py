@@ -209,7 +209,8 @@ NUMBERS = """
     seed=-1 seed=1.5 seed=99999999999999999999 seed= seed=true data.workers=-1 data.workers=100000 data.timeout=0
     data.max_skipped=1.1 data.max_skipped=nan data.image_size=[96] data.image_size=[96,-96] data.image_size=96
     data.image_size=[96,96,96] data.image_size=[1000000,96] data.renderer.train=0 data.renderer.val=-1
-    data.renderer.seed=-1 student.levels=[] student.levels=[3,1] student.levels=[-1,2] student.levels=[0,0]
+    data.renderer.seed=-1 data.renderer.unlabelled=-1
+    student.levels=[] student.levels=[3,1] student.levels=[-1,2] student.levels=[0,0]
     student.adapter_ratio=0 student.adapter_ratio=10000 student.router_temperature=0 student.router_temperature=nan
     student.router_top_k=0 teachers.dinov2.levels=[] teachers.dinov2.input_size=0 teachers.dinov2.input_size=-5
     teachers.dinov2.scales=[] teachers.dinov2.scales=[1,1] teachers.dinov2.scales=[0] stages.distill.steps=-1
@@ -250,6 +251,11 @@ MISFITS = {
     "from=file": "student.weights: there is no student at file",
     "from=cut": "student.weights: cut cannot be read as a bundle",
     "from=newer": "student.weights: newer has been written by a newer sak",
+    "student.stem_weights=nowhere": "student.stem_weights: there is no file nowhere",
+    "student.stem_weights=folder": "student.stem_weights: there is no file folder",
+    "student.stem_weights=cut.pth": "student.stem_weights: cut.pth cannot be read as weights",
+    "student.stem_weights=list.pth": "student.stem_weights: list.pth is not a flat dict of tensors",
+    "student.stem_weights=resnet.pth": "student.stem_weights: resnet.pth lacks",
     "student.router=mixer": "unknown router 'mixer'; known: mor",
     "student.stem=vit_of_nobody": "stem 'vit_of_nobody' is not a timm model",
     "student.paths=roads": "unknown paths 'roads'",

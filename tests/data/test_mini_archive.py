@@ -179,6 +179,15 @@ def test_number_of_processes_does_not_change_unlabelled_scenes(paired, tmp_path)
     assert content(ensure(tmp_path / "again", workers=2, **PAIRED)) == content(paired)
 
 
+def test_unlabelled_scenes_that_nobody_asks_for_are_no_obstacle(paired):
+    before = content(paired)
+    for fewer in ({"unlabelled": 0, "positives": False}, {"positives": False}):
+        assert ensure(paired, workers=1, **{**PAIRED, **fewer}) == paired
+    with pytest.raises(UserError, match="unlabelled=4 is asked for"):  # whose tar has others too
+        ensure(paired, workers=1, **{**PAIRED, "unlabelled": 4})
+    assert content(paired) == before
+
+
 def test_positives_need_scenes(tmp_path):
     with pytest.raises(UserError, match="unlabelled above 0"):
         ensure(tmp_path / "none", positives=True)

@@ -120,6 +120,8 @@ def is_untouched(root: Path, settings: dict[str, int]) -> bool:
 def is_finished(root: Path, settings: dict[str, int]) -> bool:
     """Whether the archive lies at `root`: False if nothing does, or one of an older format that may be rendered anew.
 
+    Unlabelled scenes, or these in pairs, that are there without being asked for are no obstacle.
+
     Raises:
         UserError: something else lies there: files of others, an archive with other settings, or one of another format
             that is not as it was rendered.
@@ -146,7 +148,7 @@ def is_finished(root: Path, settings: dict[str, int]) -> bool:
             "since it was rendered: move it elsewhere, or choose another directory to render to"
         )
     for key, value in settings.items():
-        if found.get(key) != value:
+        if found.get(key) != value and (value or key not in ("unlabelled", "positives")):
             raise UserError(
                 f"{root} holds mini_context with {key}={found.get(key)}, but {key}={value} is asked for: "
                 "ask for the same, remove the directory, or choose another one"
