@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TEACHER_TEMPERATURE, STUDENT_TEMPERATURE = 0.05, 0.1
+CONTRAST_TEMPERATURE = 0.1
 
 
 class Head(nn.Module):
@@ -21,9 +22,18 @@ class Head(nn.Module):
         )
         self.prototypes = nn.Parameter(torch.randn(prototypes, bottleneck))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor) -> Tensor:
+        """The projections (B,E), of unit length, which are compared with the prototypes."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return F.normalize(self.mlp(tokens.float()), dim=-1) @ F.normalize(self.prototypes, dim=-1).T
+            return F.normalize(self.mlp(tokens.float()), dim=-1)
+
+    def compare(self, embedded: Tensor) -> Tensor:
+        """Cosines (B,K) of projections (B,E) and prototypes."""
+        with torch.autocast(embedded.device.type, enabled=False):
+            return embedded @ F.normalize(self.prototypes, dim=-1).T
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.compare(self.embed(tokens))
 
 
 class Queue(nn.Module):
@@ -61,6 +71,12 @@ def balanced(logits: Tensor, rounds: int = 3) -> Tensor:
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of student logits (B,K) at the student's temperature with target distributions (B,K)."""
     return -(targets * (logits / STUDENT_TEMPERATURE).log_softmax(-1)).sum(-1).mean()
+
+
+def contrast(queries: Tensor, keys: Tensor) -> Tensor:
+    """InfoNCE (van den Oord et al., arXiv 1807.03748): each query (B,E) has to tell its own key (B,E) from those of the
+    other scenes; both of unit length."""
+    return F.cross_entropy(queries @ keys.T / CONTRAST_TEMPERATURE, torch.arange(len(keys), device=keys.device))
 
 
 def spread(tokens: Tensor) -> Tensor:

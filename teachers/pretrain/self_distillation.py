@@ -2,6 +2,10 @@
 
 After DINO (Caron et al., arXiv 2104.14294) for images and iBOT (Zhou et al., arXiv 2111.07832) for patches, which
 DINOv2 (Oquab et al., arXiv 2304.07193) joins; from there also the balanced targets and the spread of class tokens.
+DINOv2's loss of images alone stayed at that of a uniform guess for hundreds of steps: what views share is hard to see
+at first. So their projections are contrasted with those of other scenes as well, with the average as the other side,
+as in MoCo v3 (Chen et al., arXiv 2104.02057): that has a gradient from the first step, and spreads what is compared
+with the prototypes.
 Views of a scene are centred on one of its things, and half of them show the scene again, in other colours and another
 light, from another place: so neither colours nor what happens to stand beside a thing say which thing it is.
 
@@ -10,7 +14,7 @@ Legend: B images, V views, N patch tokens, M masked patches, D width, K prototyp
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import timm
@@ -23,7 +27,7 @@ from teachers.pretrain import views
 from teachers.pretrain.data import Scenes
 from teachers.pretrain.loop import Objective, Phase
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
-from teachers.pretrain.prototypes import Head, Queue, balanced, cross_entropy, spread
+from teachers.pretrain.prototypes import Head, Queue, balanced, contrast, cross_entropy, spread
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +40,10 @@ class Views:
     local_scale: tuple[float, float]
 
 
-# Most is learnt from small views, which are cheap; then from views as large as the images at which it is used.
+# Most is learnt from small views, which are cheap, and cut out rather than shrunk, so that things have about the size
+# at which the teacher will be used; then from views as large as its images.
 VIEWS = {
-    "small": Views(64, (0.2, 0.9), 32, (0.04, 0.2)),
+    "small": Views(48, (0.12, 0.6), 24, (0.03, 0.15)),
     "large": Views(IMAGE_SIZE, (0.4, 1.0), 48, (0.05, 0.2)),
 }
 LOCAL_VIEWS = 4
@@ -48,7 +53,7 @@ IMAGE_PROTOTYPES, PATCH_PROTOTYPES = 256, 256
 QUEUED = 4  # batches of class tokens that share the prototypes
 MASKED, HIDDEN = 0.5, (0.1, 0.5)  # share of the global views that are masked, and of the patches hidden there
 SPREAD_WEIGHT = 0.1
-MOMENTUM = 0.994  # of the average, to the end
+MOMENTUM = 0.992  # of the average, to the end
 RECOLOURED = 0.5  # share of the views whose hues are turned
 
 
@@ -84,7 +89,7 @@ class SelfDistillation(Objective):
         super().__init__(scenes)
         self.student = Network()
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        self.queue = Queue(QUEUED * 128, IMAGE_PROTOTYPES)
+        self.queue = Queue(QUEUED * 2 * 96, IMAGE_PROTOTYPES)
         self.register_buffer("mean", torch.tensor(IMAGENET_DEFAULT_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_DEFAULT_STD).view(1, 3, 1, 1), persistent=False)
         self.boxes = scenes.boxes()
@@ -92,8 +97,9 @@ class SelfDistillation(Objective):
 
     def losses(self, phase: Phase, generator: torch.Generator) -> dict[str, Tensor]:
         """Cross-entropy between the teacher's and the student's distributions over prototypes, of each global view
-        against every other view and of each hidden patch against the teacher's sight of it, and the spread."""
-        index = torch.randint(len(self.scenes), (phase.batch_size,), generator=generator)
+        against every other view and of each hidden patch against the teacher's sight of it; the contrast of views with
+        other scenes', and the spread."""
+        index = torch.randperm(len(self.scenes), generator=generator)[: phase.batch_size]
         globals_, locals_ = self.views(index, VIEWS[phase.name], generator)
         side = globals_.shape[-1] // self.student.backbone.patch_embed.patch_size[0]
         mask = views.block_masks(len(globals_), side, HIDDEN, MASKED, generator).to(self.device)
@@ -101,15 +107,19 @@ class SelfDistillation(Objective):
         with self.autocast():
             with torch.no_grad():
                 seen = self.teacher(globals_)
-                image_logits = self.teacher.image_head(seen[:, 0])
+                keys = self.teacher.image_head.embed(seen[:, 0])
+                image_logits = self.teacher.image_head.compare(keys)
                 patch_logits = self.teacher.patch_head(seen[:, 1:][mask.flatten(1)])
             tokens = self.student(globals_, mask)
-            logits = self.student.image_head(torch.cat([tokens[:, 0], self.student(locals_)[:, 0]]))
+            queries = self.student.image_head.embed(torch.cat([tokens[:, 0], self.student(locals_)[:, 0]]))
+            logits = self.student.image_head.compare(queries)
             hidden_logits = self.student.patch_head(tokens[:, 1:][mask.flatten(1)])
 
         targets = balanced(self.queue.push(image_logits))[: len(globals_)]
+        count = phase.batch_size
         return {
-            "image": image_loss(logits.split(phase.batch_size), targets.split(phase.batch_size)),
+            "image": between_views(cross_entropy, logits.split(count), targets.split(count)),
+            "contrast": between_views(contrast, queries.split(count), keys.split(count)),
             "patch": cross_entropy(hidden_logits, balanced(patch_logits)),
             "spread": SPREAD_WEIGHT * torch.stack([spread(part.float()) for part in tokens[:, 0].chunk(2)]).mean(),
         }
@@ -146,8 +156,10 @@ class SelfDistillation(Objective):
         return self.teacher.backbone.state_dict()
 
 
-def image_loss(logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Mean cross-entropy of every view's logits (B,K), the global ones first, with the targets of every other global
-    view (B,K)."""
-    pairs = [(t, v) for t in range(len(targets)) for v in range(len(logits)) if t != v]
-    return torch.stack([cross_entropy(logits[v], targets[t]) for t, v in pairs]).mean()
+def between_views(
+    loss: Callable[[Tensor, Tensor], Tensor], student: Sequence[Tensor], teacher: Sequence[Tensor]
+) -> Tensor:
+    """The mean of a loss over all pairs of a student's view, the global ones first, and another global view of the
+    teacher's, each (B,...)."""
+    pairs = [(t, v) for t in range(len(teacher)) for v in range(len(student)) if t != v]
+    return torch.stack([loss(student[v], teacher[t]) for t, v in pairs]).mean()

@@ -49,6 +49,15 @@ def test_cross_entropy_by_hand():
     assert prototypes.cross_entropy(logits, targets).item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_contrast_by_hand():
+    """Two queries: one like its own key, the other like that of the first."""
+    keys = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    loss = prototypes.contrast(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), keys)
+    right, wrong = math.log(1 + math.exp(-10)), math.log(1 + math.exp(10))
+    assert loss.item() == pytest.approx((right + wrong) / 2, rel=1e-5)
+    assert prototypes.contrast(keys, keys).item() == pytest.approx(right, abs=1e-6)
+
+
 def test_spread_by_hand():
     """Unit vectors at 0°, 60° and 180°: nearest distances 1, 1 and √3."""
     tokens = torch.tensor([[2.0, 0.0], [0.5, math.sqrt(0.75)], [-3.0, 0.0]])
@@ -59,7 +68,7 @@ def test_every_view_learns_from_every_other_global_view():
     """Six views, two of them global: ten pairs, none of a view with itself."""
     targets = [torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])]
     views = [torch.tensor([[float(number), 0.0]], requires_grad=True) for number in range(6)]
-    loss = self_distillation.image_loss(views, targets)
+    loss = self_distillation.between_views(prototypes.cross_entropy, views, targets)
     pairs = [(0, v) for v in (1, 2, 3, 4, 5)] + [(1, v) for v in (0, 2, 3, 4, 5)]
     expected = [F.cross_entropy(views[v] / 0.1, targets[t]) for t, v in pairs]
     torch.testing.assert_close(loss, torch.stack(expected).mean())
@@ -161,6 +170,13 @@ def test_the_self_distillation_written_out(distillation, monkeypatch):
     assert terms["image"].item() == pytest.approx(sum(image).item() / 30, rel=1e-3)
     patch = [entropy(*pair) for pair in zip(patch_logits, patch_targets, strict=True)]
     assert terms["patch"].item() == pytest.approx(sum(patch).item() / len(patch), rel=1e-3)
+    keys = teacher.image_head.embed(truth[:, 0])
+    queries = student.image_head.embed(torch.cat([tokens[:, 0], local[:, 0]]))
+    told = [
+        -torch.log_softmax(keys[3 * t : 3 * t + 3] @ queries[3 * v + b] / 0.1, 0)[b]
+        for t in (0, 1) for v in range(6) if v != t for b in range(3)
+    ]  # fmt: skip
+    assert terms["contrast"].item() == pytest.approx(sum(told).item() / 30, rel=1e-3)
     apart = [prototypes.spread(tokens[3 * v : 3 * v + 3, 0].float()) for v in (0, 1)]
     assert terms["spread"].item() == pytest.approx(0.1 * sum(apart).item() / 2, rel=1e-3)
 
@@ -170,7 +186,7 @@ def test_late_views_are_as_large_as_the_images_at_which_it_is_used(distillation,
     monkeypatch.setattr(self_distillation.views, "crop", lambda *given: sides.append(given[-1]) or real(*given))
     for name in ("small", "large"):
         distillation.losses(Phase(name, 10, 2, 1e-3), generator)
-    assert sides == [64, 64, 32, 32, 32, 32, 128, 128, 48, 48, 48, 48]
+    assert sides == [48, 48, 24, 24, 24, 24, 128, 128, 48, 48, 48, 48]
 
 
 def test_views_show_the_scene_and_the_scene_again(scenes, generator, monkeypatch):
