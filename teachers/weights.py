@@ -176,7 +176,8 @@ def save(
     """Write tensors with notes of what their shapes do not tell of their network and of the pixels that it sees."""
     notes = {**facts_of(network), "mean": list(mean), "std": list(std)}
     with replacing(file) as partial:
-        save_file(dict(tensors), partial, {"format": "pt", NOTES: json.dumps(notes)})
+        # One key alone: safetensors writes several in an order that differs from call to call.
+        save_file(dict(tensors), partial, {NOTES: json.dumps(notes)})
 
 
 def load(

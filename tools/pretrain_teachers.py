@@ -11,10 +11,10 @@ from sak.files import about
 from sak.limits import MOST_PROCESSES, MOST_SEED
 
 EXAMPLE = """example:
-  python tools/pretrain_teachers.py dinov2 --data data/mini_context --output teachers/mini
-  python tools/pretrain_teachers.py vit --data data/mini_context --width 52 --output runs/small --work runs/small
+  python tools/pretrain_teachers.py dinov2 --data data/mini_pairs --output teachers/mini
+  python tools/pretrain_teachers.py vit --data data/mini_pairs --width 52 --output runs/small --work runs/small
 the scenes to learn from:
-  python -c "from sak.data.mini import ensure; ensure('data/mini_context', unlabelled=16000, positives=True)" """
+  python -c "from sak.data.mini import ensure; ensure('data/mini_pairs', unlabelled=16000, positives=True)" """
 
 
 def main(arguments: list[str]) -> None:

@@ -209,6 +209,23 @@ def test_an_older_format_is_rendered_anew(root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
 
 
+def test_what_a_killed_change_of_formats_left_is_cleared_away(root, tmp_path, monkeypatch):
+    old = shutil.copytree(root, tmp_path / "mini_context")
+    age(old)
+
+    def killed(place, **how):
+        if place.is_dir():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ensure(old, workers=1, **SMALL)
+    assert not old.exists()
+    assert content(ensure(old, workers=1, **SMALL)) == content(root)
+    assert [path.name for path in tmp_path.iterdir()] == ["mini_context"]
+
+
 def changed(root):
     (root / "captions.json").write_text("{}")
 

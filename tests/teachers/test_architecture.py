@@ -60,6 +60,10 @@ def test_what_is_saved_is_compared_and_what_notes_nothing_is_not(tmp_path):
     assert notes == {
         "num_heads": 2, "activation": "GELU", "norm_eps": 1e-6, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]
     }  # fmt: skip
+    written = (tmp_path / "w.safetensors").read_bytes()
+    for _ in range(8):  # the same bytes each time
+        weights.save(tmp_path / "w.safetensors", teacher.backbone.state_dict(), teacher.backbone, [0.5] * 3, [0.5] * 3)
+        assert (tmp_path / "w.safetensors").read_bytes() == written
     loaded = dataclasses.replace(spec, weights=str(tmp_path / "w.safetensors"))
     assert teachers.build("t", loaded).report.loaded == len(teacher.backbone.state_dict())
     wrong = dataclasses.replace(loaded, options={**spec.options, "num_heads": 3})

@@ -159,7 +159,7 @@ def is_finished(root: Path, settings: dict[str, int]) -> bool:
 def make_directories(root: Path) -> None:
     """An empty skeleton at `root`; what a killed rendering left there is removed first."""
     if root.exists():
-        if any(root.iterdir()) and not (root / RENDERING_MARK).exists():
+        if any(root.iterdir()) and not any((root / name).exists() for name in (RENDERING_MARK, MANIFEST)):
             raise UserError(f"{root} is in the way and was not made by this renderer: move it elsewhere")
         shutil.rmtree(root)
     root.mkdir(parents=True)
@@ -225,11 +225,11 @@ def ensure(
 
 def render_archive(root: Path, settings: dict[str, int], workers: int | None, progress: bool) -> None:
     """Render to `<root>.partial`, and rename it."""
-    partial = root.with_name(root.name + ".partial")
+    partial, old = (root.with_name(root.name + suffix) for suffix in (".partial", ".old.partial"))
+    shutil.rmtree(old, ignore_errors=True)  # of a rendering that was killed as it took an older format away
     make_directories(partial)
     write_archive(partial, settings, workers or cores(), progress)
     if root.exists() and any(root.iterdir()):  # an older format
-        old = root.with_name(root.name + ".old.partial")
         os.replace(root, old)
         shutil.rmtree(old)
     os.replace(partial, root)
