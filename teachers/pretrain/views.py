@@ -6,6 +6,7 @@ are worked on where the images are.
 Legend: B views, H, W pixels of a scene, S side of a view, h, w its grid of patches, K things of a scene.
 """
 
+import dataclasses
 import math
 
 import numpy as np
@@ -15,7 +16,58 @@ from torch import Tensor
 
 from teachers.pretrain.data import Scenes
 
+BEYOND = 0.1  # of a thing's box, how far outside of it a place may be and still be told by it
 LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Views of scenes, one of each, and where they were cut out.
+
+    Attributes:
+        pixels: (B,3,S,S).
+        boxes: (B,4) as `boxes` has them.
+        flip: (B,) whether it is mirrored.
+        things: (B,5) the thing in each that its middle is near, as `Scenes.boxes` has them; all 0 where there is none.
+    """
+
+    pixels: Tensor
+    boxes: Tensor
+    flip: Tensor
+    things: Tensor
+
+    def to_scene(self, points: Tensor) -> Tensor:
+        """Points x, y (B,N,2) of the views, from 0 to 1, as points of their scenes."""
+        return self.boxes[:, None, :2] + (self._mirrored(points) - 0.5) * self.boxes[:, None, 2:]
+
+    def from_scene(self, points: Tensor) -> Tensor:
+        return self._mirrored((points - self.boxes[:, None, :2]) / self.boxes[:, None, 2:] + 0.5)
+
+    def _mirrored(self, points: Tensor) -> Tensor:
+        x = torch.where(self.flip[:, None], 1 - points[..., 0], points[..., 0])
+        return torch.stack([x, points[..., 1]], dim=-1)
+
+
+def same_places(source: View, target: View, side: int) -> tuple[Tensor, Tensor]:
+    """Where the patches of one view lie in another one of the same scenes, which may show them from elsewhere.
+
+    What a patch and a point have in common is their place within the box of the thing that both views are of.
+
+    Args:
+        side: patches a side.
+
+    Returns:
+        points x, y (B,N,2) of the target, and (B,N) whether there is such a place: on the thing, and in the view.
+    """
+    ticks = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(ticks, ticks, indexing="ij")
+    grid = torch.stack([x, y], dim=-1).view(1, -1, 2).expand(len(source.boxes), -1, -1)
+    here, there = ((view.things[:, None, :2], view.things[:, None, 2:4]) for view in (source, target))
+    within = (source.to_scene(grid) - here[0]) / (here[1] - here[0]).clamp(min=1e-3)
+    points = target.from_scene(there[0] + within * (there[1] - there[0]))
+    known = ((source.things[:, 4] > 0) & (target.things[:, 4] > 0))[:, None]
+    on_it = ((within > -BEYOND) & (within < 1 + BEYOND)).all(-1)
+    return points, known & on_it & ((points > 0) & (points < 1)).all(-1)
 
 
 def boxes(

@@ -181,7 +181,7 @@ OVERFIT = {
     "vit": (8, 40, {"classes": 0.5}),
     "clip": (8, 40, {"contrast": 0.2}),
     "sam": (2, 120, {"focal": 0.6, "dice": 0.7}),
-    "dinov2": (8, 40, {"image": 0.92, "contrast": 0.4, "patch": 0.92}),
+    "dinov2": (8, 40, {"image": 0.92, "contrast": 0.4, "places": 0.6, "patch": 0.92}),
 }
 
 

@@ -14,6 +14,7 @@ from teachers.pretrain.contrastive import Contrastive
 from teachers.pretrain.loop import Phase
 from teachers.pretrain.self_distillation import SelfDistillation
 from teachers.pretrain.supervised import Supervised
+from teachers.pretrain.views import View
 
 SMALL = Phase("small", 10, 4, 1e-3)
 
@@ -146,7 +147,13 @@ def test_the_self_distillation_written_out(distillation, monkeypatch):
     for parameter in distillation.teacher.parameters():  # which starts as the student
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=draw))
     seen = [torch.randn(3 * count, 3, side, side, generator=draw) for count, side in ((2, 48), (4, 24))]
-    monkeypatch.setattr(distillation, "views", lambda *_: seen)
+    box, thing = torch.tensor([[0.5, 0.5, 1.0, 1.0]] * 3), torch.tensor([[0.0, 0.0, 1.0, 1.0, 1.0]] * 3)
+    given = [
+        View(pixels, box, torch.tensor([False, False, number == 1]), thing)  # the third is mirrored in one
+        for number, pixels in enumerate([*seen[0].split(3), *seen[1].split(3)])
+    ]
+    monkeypatch.setattr(distillation, "views", lambda *_: given)
+    monkeypatch.setattr(self_distillation, "PLACES", 200)  # more than there are
     mask = torch.rand(6, 6, 6, generator=draw) < 0.4
     monkeypatch.setattr(self_distillation.views, "block_masks", lambda *_: mask)
     terms = distillation.losses(Phase("small", 10, 3, 1e-3), draw)
@@ -177,6 +184,12 @@ def test_the_self_distillation_written_out(distillation, monkeypatch):
         for t in (0, 1) for v in range(6) if v != t for b in range(3)
     ]  # fmt: skip
     assert terms["contrast"].item() == pytest.approx(sum(told).item() / 30, rel=1e-3)
+    place_keys = teacher.patch_head.embed(truth[:, 1:]).view(2, 3, 6, 6, -1)
+    place_queries = student.patch_head.embed(tokens[:, 1:]).view(2, 108, -1)
+    same = [torch.stack([view[0], view[1], view[2].flip(1)]).reshape(108, -1) for view in place_keys]
+    pairs = [place_queries[v] @ same[1 - v].T / 0.1 for v in (0, 1)]
+    told = [-pair.log_softmax(1).diag().mean() for pair in pairs]
+    assert terms["places"].item() == pytest.approx(sum(told).item() / 2, rel=1e-3)
     apart = [prototypes.spread(tokens[3 * v : 3 * v + 3, 0].float()) for v in (0, 1)]
     assert terms["spread"].item() == pytest.approx(0.1 * sum(apart).item() / 2, rel=1e-3)
 
@@ -197,12 +210,19 @@ def test_views_show_the_scene_and_the_scene_again(scenes, generator, monkeypatch
     )
     objective = SelfDistillation(painted)
     monkeypatch.setattr(self_distillation.views, "distort", lambda images, generator, recolour: images)
-    globals_, locals_ = objective.views(torch.arange(4), self_distillation.VIEWS["small"], generator)
-    brightness = [
-        (views * objective.std + objective.mean).mean((1, 2, 3)).view(-1, 4).mean(1) for views in (globals_, locals_)
-    ]
-    torch.testing.assert_close(brightness[0], torch.tensor([1.0, 0.0]))
-    torch.testing.assert_close(brightness[1], torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    seen = objective.views(torch.arange(4), self_distillation.VIEWS["small"], generator)
+    brightness = [(view.pixels * objective.std + objective.mean).mean().item() for view in seen]
+    assert brightness == pytest.approx([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], abs=1e-4)
+
+
+def test_no_thing_in_both_views_is_no_loss(distillation):
+    nothing = View(
+        torch.zeros(2, 3, 48, 48), torch.full((2, 4), 0.5), torch.zeros(2, dtype=torch.bool), torch.zeros(2, 5)
+    )
+    vectors = [F.normalize(torch.randn(2, 36, 8), dim=-1).requires_grad_() for _ in range(2)]
+    loss = self_distillation.between_places(vectors, vectors, [nothing] * 2, torch.Generator())
+    loss.backward()
+    assert loss.item() == 0
 
 
 def test_mask_losses_by_hand():

@@ -1,5 +1,7 @@
 """Random views: where they lie, what their colours become, what is hidden."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -104,3 +106,26 @@ def test_half_of_the_images_are_the_scenes_again(scenes, generator):
     first = (shown == scenes.images[:1]).flatten(1).all(1)
     assert (again ^ first).all()
     assert 0.4 < again.float().mean() < 0.6
+
+
+def test_the_same_places_by_hand():
+    """A thing in the left half of one scene, moved and smaller in the scene again, which is seen in a mirrored crop."""
+    whole, right = torch.tensor([[0.5, 0.5, 1.0, 1.0]]), torch.tensor([[0.75, 0.5, 0.5, 1.0]])
+    left = torch.tensor([[0.0, 0.0, 0.5, 1.0, 0.5]])
+    moved = torch.tensor([[0.5, 0.25, 0.75, 0.75, 0.1]])
+    straight, mirrored = torch.tensor([False]), torch.tensor([True])
+    source = views.View(torch.zeros(1), whole, straight, left)
+    target = views.View(torch.zeros(1), right, mirrored, moved)
+    points, there = views.same_places(source, target, 4)
+    assert there[0].view(4, 4).tolist() == [[True, True, False, False]] * 4  # the right half is not on the thing
+    # The patch at (1/8, 1/8) is a quarter into the thing, and an eighth down: at (0.5625, 0.3125) of the scene again,
+    # an eighth from the left of the crop, which is mirrored.
+    torch.testing.assert_close(points[0, 0], torch.tensor([0.875, 0.3125]))
+    back, known = views.same_places(target, source, 4)
+    assert known.any()
+    torch.testing.assert_close(target.from_scene(target.to_scene(back)), back)
+    for view in (source, target):
+        absent = dataclasses.replace(view, things=torch.zeros(1, 5))
+        other = target if view is source else source
+        assert not views.same_places(absent, other, 4)[1].any()
+        assert not views.same_places(other, absent, 4)[1].any()
