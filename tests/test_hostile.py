@@ -510,6 +510,7 @@ OTHERS = {
     "reproduce_mini tiny.yaml --output new": "too little to compare",
     "reproduce_mini nowhere": "nowhere",
     "reproduce_mini tiny.yaml --seeds 0,x": "--seeds has 'x'",
+    "reproduce_mini tiny.yaml --factors ,paths": "--factors is ',paths'",
     "reproduce_mini tiny.yaml --jobs 0": "no whole number from 1",
     "reproduce_mini tiny.yaml --page folder": "--page folder is no file",
     "reproduce_mini tiny.yaml --quick --page page.md": "no results worth keeping",

@@ -18,6 +18,7 @@ EXAMPLE = """example:
   python tools/reproduce_mini.py --dry-run
   python tools/reproduce_mini.py --quick
   python tools/reproduce_mini.py --seeds 0,1,2,3,4 --jobs 2 --page docs/RESULTS.md
+  python tools/reproduce_mini.py --seeds 0,1,2 --factors paths,teachers,tasks
   python tools/reproduce_mini.py stages.multitask.steps=250 --output runs/short"""
 
 
@@ -30,6 +31,9 @@ def main(arguments: list[str]) -> None:
         default="0,1,2,3,4",
         metavar="LIST",
         help="of SAK, many-to-one and no teachers; the others get the first three; default: 0,1,2,3,4",
+    )
+    parser.add_argument(
+        "--factors", metavar="LIST", help="in which the students differ from SAK, as the plan names them; default: all"
     )
     parser.add_argument(
         "--jobs", type=whole(1, MOST_PROCESSES), metavar="N", help="runs at a time; default: one per GPU, or one"
@@ -47,11 +51,12 @@ def main(arguments: list[str]) -> None:
         parser.error("--quick has no results worth keeping: leave --page out")
 
     from sak.research.ablation.jobs import default_count
-    from sak.research.ablation.variants import parse_seeds
+    from sak.research.ablation.variants import parse_seeds, split_values
     from sak.research.reproduction.reproduce import Reproduction, reproduction
 
     seeds = parse_seeds(options.seeds)[: 1 if options.quick else None]
-    ablation = reproduction(options.config, options.overrides, seeds, options.output, options.quick)
+    factors = None if options.factors is None else split_values(options.factors, "--factors")
+    ablation = reproduction(options.config, options.overrides, seeds, options.output, options.quick, factors)
     train, fill = ([sys.executable, str(Path(__file__).parent / name)] for name in ("train.py", "cache_teachers.py"))
     command = shlex.join(["python", "tools/reproduce_mini.py", *arguments])
     with about(ablation.output):

@@ -68,11 +68,12 @@ class Objective(nn.Module):
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is: steps done, seconds spent over all starts, number of starts."""
+    """How far a run is: steps done, seconds spent over all starts, number of starts, and on what, in order."""
 
     steps: int = 0
     seconds: float = 0.0
     starts: int = 1
+    hardware: list[str] = dataclasses.field(default_factory=list)
 
 
 class Run:
@@ -82,6 +83,7 @@ class Run:
         checkpoint: is written as the run goes, and continued from if it exists; TensorBoard's events lie beside it.
         start: the checkpoint of another run of this objective whose state, optimizer included, this one starts from.
         watch: measures the objective as it is, {what: percentage}; called every tenth checkpoint, for TensorBoard.
+        hardware: what it runs on, for the record of its progress.
         every: steps between checkpoints.
 
     Raises:
@@ -96,6 +98,7 @@ class Run:
         seed: int,
         start: Path | None = None,
         watch: Callable[[], dict[str, float]] | None = None,
+        hardware: str = "CPU",
         every: int = 100,
     ):
         self.objective, self.phases, self.checkpoint, self.every = objective, list(phases), checkpoint, every
@@ -115,6 +118,8 @@ class Run:
             state = checkpoint_of(objective, start)
             self.objective.load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
+        if self.progress.steps < self.steps and self.progress.hardware[-1:] != [hardware]:
+            self.progress.hardware.append(hardware)
 
     @property
     def steps(self) -> int:

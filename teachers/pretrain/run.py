@@ -96,7 +96,7 @@ def pretrain(name: str, options: Options) -> list[str]:
     def watch() -> dict[str, float]:
         return panel.image(built(name, spec, objective, checkpoint.parent))
 
-    run = Run(objective, recipe.phases, checkpoint, options.seed, start, watch)
+    run = Run(objective, recipe.phases, checkpoint, options.seed, start, watch, hardware(options))
     if not options.export:
         run.train()
     return measure(name, spec, options, run, panel)
@@ -143,12 +143,13 @@ def measure(name: str, spec: TeacherSpec, options: Options, run: Run, panel: mea
         taught = evaluation.self_distillation(teacher, panel, ours, pixels)
     progress = run.progress
     values = sum(value.numel() for value in objective.exported().values())
+    where = ", then ".join(progress.hardware)
     phases = ", ".join(f"{phase.steps} of {phase.batch_size} images ({phase.name})" for phase in run.phases)
     made = {
         "weights": f"{values / 1e6:.2f} M values in half precision",
         "training data": f"{len(objective.scenes)} rendered scenes",
         "training": f"{progress.steps} of {run.steps} steps: {phases}; seed {options.seed}",
-        "duration": f"{progress.seconds / 3600:.1f} hours, started {progress.starts} time(s), {hardware(options)}",
+        "duration": f"{progress.seconds / 3600:.1f} hours, started {progress.starts} time(s), on {where}",
     }
     card.write(output, name, options.command, made, taught, ours, pixels)
     answers = {question: (ours[question], pixels[question]) for question in pixels}

@@ -17,7 +17,7 @@ from sak.research.ablation.cost import steps_of
 from sak.research.reproduction import study
 from sak.research.reproduction.figures import bias_figure, efficiency_figure
 from sak.research.reproduction.report import claims, leading, markdown, students
-from sak.research.reproduction.reproduce import reproduction
+from sak.research.reproduction.reproduce import Reproduction, reproduction
 from sak.research.reproduction.results import Results
 from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK, matched_steps
 from sak.tasks import Depth
@@ -58,6 +58,20 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
     assert not settings[NO_TEACHERS].teachers
     assert list(settings["only-clip"].teachers) == ["clip"]
     assert settings["frozen-dinov2"].adaptation.backbone == "dinov2"
+
+
+def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path):
+    path, overrides = committee
+    ablation = reproduction(str(path), overrides, [4, 1], str(tmp_path / "out"), factors=["paths", "teachers"])
+    names = [variant.name for variant in ablation.variants]
+    assert names == [SAK, "many-to-one", NO_TEACHERS, "only-dinov2", "only-clip"]
+    runner = Reproduction(ablation, 1, [], [], "")
+    assert [job.name for job in runner._train_jobs()] == [f"{name}-seed{seed}" for seed in (4, 1) for name in names]
+    assert "without teachers gets" in runner._facts()
+    few = reproduction(str(path), overrides, [0], str(tmp_path / "few"), factors=["paths"])
+    assert "without teachers" not in Reproduction(few, 1, [], [], "")._facts()
+    with pytest.raises(UserError, match="no student differs from SAK in 'sizes'; choose of paths, teachers, tasks"):
+        reproduction(str(path), overrides, [0], str(tmp_path / "out"), factors=["sizes"])
 
 
 class Shade(Depth):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 import teachers
 from sak.data import mini
-from teachers.pretrain import data, evaluation, measures, views
+from teachers.pretrain import acceptance, data, evaluation, measures, views
 from teachers.pretrain.miniatures import IMAGE_SIZE, MINIATURES
 from teachers.pretrain.promptable import SIDE, Promptable, iou
 
@@ -63,3 +63,27 @@ def test_the_miniature_sam_finds_masks(scenes):
     assert best_iou(objective, held) < 20
     objective.sam.load_state_dict(load_file(MINIATURES["sam"].weights))
     assert best_iou(objective, held) > 40
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory):
+    """The labelled scenes that the cards' probes learn from, and the first hundred that they ask of."""
+    root = mini.ensure(tmp_path_factory.mktemp("mini") / "archive", val=100, progress=False)
+    return measures.Panel(data.load(root, "train"), data.load(root, "val"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(MINIATURES))
+def test_the_shipped_weights_are_accepted(name, panel, monkeypatch):
+    """Of what needs no tower or classifier that is not shipped."""
+    teacher = teachers.build(name, MINIATURES[name])
+    ours, pixels = panel.of_teacher(teacher), panel.of_pixels()
+    measured = {question: (ours[question], pixels[question]) for question in pixels}
+    if name == "sam":
+        objective = Promptable(panel.scenes[0])
+        objective.sam.load_state_dict(load_file(MINIATURES["sam"].weights))
+        measured |= evaluation.promptable(objective, *panel.scenes).rows
+    required = {question: least for question, least in acceptance.REQUIRED[name].items() if question in measured}
+    assert len(required) >= {"clip": 1, "vit": 1}.get(name, 2)
+    monkeypatch.setitem(acceptance.REQUIRED, name, required)
+    assert not acceptance.shortfalls(name, measured, (ours[measures.MIDDLE], ours["semseg, linear mIoU"]))

@@ -215,7 +215,9 @@ class AblationRunner:
         return [self._job(f"features-seed{run.seed}", run.config, self.fill) for run in runs]
 
     def _train_jobs(self) -> list[Job]:
+        """Seed by seed, so that what is stopped has all variants of the first ones."""
         missing = [run for run in self.ablation.runs if not run.directory.finished]
+        missing.sort(key=lambda run: self.ablation.seeds.index(run.seed))
         return [self._job(run.name, run.config, self.train, run.directory.path) for run in missing]
 
     def _run(self, jobs: Sequence[Job]) -> dict[str, str]:

@@ -68,24 +68,30 @@ class Reproduction(AblationRunner):
     def _facts(self) -> str:
         steps = self.steps[SAK]
         said = " + ".join(f"{count} of {stage}" for stage, count in steps.items())
-        return (
-            f"`{self.command}` on {processor()}, {cores()} cores, {self.jobs} runs at a time. SAK: {said} steps; a "
-            f"student without teachers gets {self.steps[NO_TEACHERS]['multitask']} of multitask, which cost as many "
-            f"operations, those of one task and the heads on frozen teachers {sum(steps.values())}."
-        )
+        facts = f"`{self.command}` on {processor()}, {cores()} cores, {self.jobs} runs at a time. SAK: {said} steps; "
+        if NO_TEACHERS in self.steps:
+            matched = self.steps[NO_TEACHERS]["multitask"]
+            facts += f"a student without teachers gets {matched} of multitask, which cost as many operations, "
+        return f"{facts}those of one task and the heads on frozen teachers get {sum(steps.values())}."
 
 
 def reproduction(
-    path: str, overrides: Sequence[str], seeds: Sequence[int], output: str | None, quick: bool = False
+    path: str,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    output: str | None,
+    quick: bool = False,
+    factors: Sequence[str] | None = None,
 ) -> Ablation:
     """The runs that are compared.
 
     Args:
         seeds: of the headline students; the others get the first `study.FEW`.
         quick: a tenth of the steps, to see that all of it works.
+        factors: of the students beside SAK those that differ from it in one of these; None: all.
 
     Raises:
-        UserError: the config is wrong, or has nothing to compare.
+        UserError: the config is wrong, or has nothing to compare, or no student differs in such a factor.
     """
     config = configuration.load(path, overrides)
     if len(config.teachers) < 2 or len(config.data.tasks) < 2:
@@ -98,4 +104,9 @@ def reproduction(
                 raise UserError(f"--quick takes a tenth of the steps, but stages.{name} has epochs: give it steps")
             given.append(f"stages.{name}.steps={max(1, steps // QUICK)}")
     place = output or str(Path(config.output) / f"{config.name}-reproduction{'-quick' * quick}")
-    return Ablation(path, given, variants(path, given), seeds, SAK, place)
+    students = variants(path, given)
+    known = list(dict.fromkeys(student.factor for student in students))
+    if wrong := [factor for factor in factors or () if factor not in known]:
+        raise UserError(f"--factors: no student differs from SAK in {wrong[0]!r}; choose of {', '.join(known)}")
+    chosen = [student for student in students if factors is None or student.factor in factors]
+    return Ablation(path, given, chosen, seeds, SAK, place)
