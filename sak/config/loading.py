@@ -63,6 +63,9 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     for key in LOCATIONS:
         if OmegaConf.select(config, key) is not None:
             OmegaConf.update(config, key, os.path.expanduser(OmegaConf.select(config, key)))
+    distill = config.stages.distill
+    if distill.images is None and config.data.dataset == "mini_context" and config.data.renderer.unlabelled:
+        distill.images = os.path.join(config.data.root, "unlabelled", "images.tar")
     tune(config, given)
     check(config, f"{path} with the command line" if overrides else str(path))
     if (changed := change(config)) and changed[0] == "remove":

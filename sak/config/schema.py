@@ -41,7 +41,7 @@ class RendererConfig:
     train: int = 1200
     val: int = 600
     seed: int = 0
-    unlabelled: int = 0  # further scenes, images alone, for stages.distill.images: ROOT/unlabelled/images.tar
+    unlabelled: int = 0  # further scenes, images alone: what the first stage learns from if no other images are named
     positives: bool = False  # these once more in other colours and light: for the pretraining of miniature teachers
 
 

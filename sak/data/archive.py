@@ -97,7 +97,7 @@ class Archive(Dataset):
         unknown = [task for task in self.tasks if task not in self.TASKS]
         if unknown:
             raise UserError(f"{self.DESCRIPTION.title} has no task {unknown[0]!r}: it has {', '.join(self.TASKS)}.")
-        if edges_after_scaling and self.draw_edges is None:
+        if edges_after_scaling and "edge" in self.tasks and self.draw_edges is None:
             problem = f"the boundaries of {self.DESCRIPTION.title} are stored as lines, not as regions"
             raise UserError(f"data.edges_after_scaling is set, but {problem}: set it to false")
         self._labels = {name: self.task(name) for name in self.labels_read(self.tasks, crop_by_semseg and augment)}

@@ -199,3 +199,13 @@ def test_stages_steps_and_distillation(write, distill, multitask, teachers, acti
     assert derived.active_stages(settings) == active
     assert [stage for stage in schema.STAGES if derived.distils(settings, stage)] == distilling
     assert sum(derived.number_of_steps(stage, images=11) for stage in settings.stages.values()) == steps
+
+
+def test_unlabelled_scenes_serve_the_first_stage_unless_other_images_are_named():
+    def images(*overrides):
+        return config.load("sak_pascal_mini", ["data.root=~/scenes", *overrides]).stages.distill.images
+
+    assert images() == str(Path("~/scenes/unlabelled/images.tar").expanduser())
+    assert images("stages.distill.images=pictures") == "pictures"
+    assert images("data.renderer.unlabelled=0") is None
+    assert images("data.dataset=pascal_context") is None

@@ -16,7 +16,7 @@ from sak.training.train import train
 from teachers import Committee
 
 ROOT = Path(__file__).parents[2]
-OURS = ("sak_pascal_mini", "distill_folder", "scales_mini")  # which no paper has
+OURS = ("sak_pascal_mini", "sak_pascal_small", "distill_folder", "scales_mini")  # which no paper has
 FULL = sorted(
     path
     for path in (ROOT / "configs").rglob("*.yaml")

@@ -70,6 +70,8 @@ def test_at_the_images_own_scale_both_ways_are_the_same(archive):
 def test_lines_that_are_stored_cannot_be_drawn_again(tmp_path):
     with pytest.raises(UserError, match=r"data\.edges_after_scaling is set, but the boundaries of NYUD-v2 are stored"):
         NYUDv2(tmp_path, tasks=["edge"], edges_after_scaling=True)
+    with pytest.raises(UserError, match="gt_sets"):  # what is not asked for is no obstacle: its files are missing
+        NYUDv2(tmp_path, tasks=["semseg"], edges_after_scaling=True)
 
 
 def test_evaluation_does_not_ask_for_them(tiny, archive):

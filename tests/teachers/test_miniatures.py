@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchmetrics.functional.classification import binary_average_precision
 
 import teachers
 from sak.data import mini
@@ -22,7 +23,7 @@ def scenes(tmp_path_factory):
     return data.load(root, "train"), data.load(root, "val")
 
 
-def precision(teacher, scenes):
+def of_things(teacher, scenes):
     """Of each level, in percent: the mean average precision of a linear map from its pooled maps to the things that are
     in the held-out scenes, over the classes that are common enough to learn."""
     seen, held = (part.things() for part in scenes)
@@ -40,10 +41,23 @@ def _pooled(teacher, scenes):
             for level in zip(*maps, strict=True)]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["dinov2", "clip", "sam", "vit"])
-def test_every_level_knows_more_of_what_is_in_a_scene_than_an_untrained_network_does(name, scenes):
-    trained = precision(teachers.build(name, MINIATURES[name]), scenes)
-    untrained = precision(teachers.build(name, dataclasses.replace(MINIATURES[name], weights="random")), scenes)
+def of_boundaries(teacher, scenes):
+    """Of each level, in percent: the average precision of a linear map from its tokens to boundaries about them."""
+    seen, held = (part.first(30) for part in scenes)
+    truths = [measures.cell_boundaries(part) for part in (seen, held)]
+    levels = range(len(MINIATURES["sam"].levels))
+    features = zip(*(measures.features(teacher, part, tuple(levels)) for part in (seen, held)), strict=True)
+    guesses = [measures.ridge(measures.cells(a), truths[0].float()[:, None], measures.cells(b)) for a, b in features]
+    return [100 * binary_average_precision(guess[:, 0], truths[1].long()).item() for guess in guesses]
+
+
+@pytest.mark.parametrize(
+    ("name", "knowledge"),
+    [("dinov2", of_things), ("clip", of_things), ("sam", of_boundaries), ("vit", of_things)],
+)
+def test_every_level_knows_more_of_a_scene_than_an_untrained_network_does(name, knowledge, scenes):
+    trained = knowledge(teachers.build(name, MINIATURES[name]), scenes)
+    untrained = knowledge(teachers.build(name, dataclasses.replace(MINIATURES[name], weights="random")), scenes)
     for level, (ours, theirs) in enumerate(zip(trained, untrained, strict=True)):
         assert ours > theirs + (2.5 if level else 1)
 

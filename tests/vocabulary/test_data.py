@@ -284,13 +284,13 @@ def test_objects_of_mini_context_are_its_instances(tmp_path):
     instances = np.array(Image.open(root / "SegmentationObject" / f"{only}.png"))
     classes = np.array(Image.open(next((root / "semseg").glob(f"*/{only}.png"))))
     expected = []
-    for number in np.unique(instances[classes > 0]):
+    for number in np.unique(instances[(classes > 0) & (classes < 255)]):  # borders are no object
         rows, columns = np.nonzero(instances == number)
         if len(rows) >= 0.01 * 64 * 64:
             expected.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
     assert len(answers) == 1
     found = parse_boxes(answers.pop()).boxes
-    np.testing.assert_allclose(sorted(found), sorted(np.array(expected) / 64), atol=0.0006)
+    np.testing.assert_allclose(sorted(found), sorted((np.array(expected) / 64).tolist()), atol=0.0006)
 
 
 RED_BALL = Object("ball", (0.1, 0.1, 0.3, 0.3), "red ball")

@@ -18,17 +18,24 @@ from teachers.pretrain.run import Options, pretrain
 
 def options(archive, tmp_path, **others):
     given = {"data": archive, "output": tmp_path / "out", "work": tmp_path / "work", "command": "the command"}
-    return Options(**{**given, "steps": 2, "batch_size": 4, **others})
+    return Options(**{**given, "steps": 3, "batch_size": 4, **others})
 
 
 @pytest.mark.parametrize("name", sorted(MINIATURES))
-def test_two_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
+def test_a_few_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
     pretrain(name, options(archive, tmp_path))
     weights = tmp_path / "out" / f"{name}.safetensors"
     teacher = teachers.build(name, dataclasses.replace(MINIATURES[name], weights=str(weights)))
     assert all(level.isfinite().all() for level in teacher(torch.rand(1, 3, IMAGE_SIZE, IMAGE_SIZE)))
     text = (tmp_path / "out" / f"{name}.md").read_text()
-    for part in ("the command", "2 of 2 steps: 1 of 4 images", "| thumbnail |", "class, 20-NN", "12 rendered scenes"):
+    for part in (
+        "the command",
+        "3 of 3 steps: ",
+        " of 4 images (",
+        "| thumbnail |",
+        "class, 20-NN",
+        "12 rendered scenes",
+    ):
         assert part in text
     assert (tmp_path / "out" / f"{name}.png").stat().st_size > 1000
     notes = noted(metadata_of(weights), weights)
@@ -39,7 +46,7 @@ def test_two_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
     if name == "vit":  # exporting trains no further
         written = load_file(weights)
         weights.unlink()
-        assert pretrain(name, options(archive, tmp_path, export=True)) != []  # two steps teach little
+        assert pretrain(name, options(archive, tmp_path, export=True)) != []  # a few steps teach little
         torch.testing.assert_close(load_file(weights), written, rtol=0, atol=0)
 
 
@@ -56,7 +63,7 @@ def test_a_vit_of_another_width(archive, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"steps": 1}, "--steps is 1, but sam learns in 2 phases"),
+        ({"steps": 1}, "--steps is 1, but sam learns in 3 phases"),
         ({"width": 64}, "sam has one width"),
         ({"device": "cuda:77"}, "--device cuda:77 cannot be used here"),
         ({"device": "gpu"}, "--device gpu cannot be used here"),
