@@ -15,7 +15,7 @@ def test_the_mini_config_from_rendering_to_results(tmp_path, pictures):
         [
             f"output={tmp_path}",
             f"data.root={tmp_path}/mini_context",
-            "data.renderer={train: 8, val: 4}",
+            "data.renderer={train: 8, val: 4, unlabelled: 6}",
             "data.workers=0",
             "stages.distill={steps: 2, batch_size: 4}",
             "stages.multitask={steps: 2, batch_size: 4}",
