@@ -76,7 +76,8 @@ def run() -> str:
 def _miniature(folder: Path) -> str:
     settings = _mini_config(folder)
     data.prepare(settings.data)
-    return f"The miniature, batches of 16 images of 96 x 96:\n\n{_compare(settings, STEPS)}"
+    batch, (height, width) = settings.stages.distill.batch_size, settings.data.image_size
+    return f"The miniature, batches of {batch} images of {height} x {width}:\n\n{_compare(settings, STEPS)}"
 
 
 def _paper(folder: Path) -> str:
@@ -187,6 +188,7 @@ def _mini_places(folder: Path) -> list[str]:
         f"data.root={folder}/mini_context",
         f"data.renderer.train={IMAGES}",
         "data.renderer.val=1",
+        "data.renderer.unlabelled=0",
         f"cache.path={folder}/mini",
         "cache.views=1",
     ]

@@ -37,9 +37,9 @@ SIZES = (
     Size(
         "The miniature's student",
         "vit_tiny_patch16_384",
-        {"patch_size": 8, "embed_dim": 128, "depth": 8, "num_heads": 4},
-        image=96,
-        widths={"dinov2": 144, "clip": 128, "sam": 128},
+        {"patch_size": 8, "embed_dim": 128, "depth": 8, "num_heads": 4, "mlp_ratio": 3},
+        image=128,
+        widths={"dinov2": 128, "clip": 96, "sam": 96},
         levels=(1, 3, 5, 7),
         batch=16,
         rounds=7,
