@@ -493,7 +493,7 @@ OTHERS = {
     "pretrain_teachers sam --data folder --steps -1": "no whole number from 1",
     "pretrain_teachers sam --data folder --steps 0": "no whole number from 1",
     "pretrain_teachers sam --data folder --batch-size 0": "no whole number from 2",
-    "pretrain_teachers sam --data folder --steps 1": "sam learns in 3 phases",
+    "pretrain_teachers sam --data folder --steps 1": "sam learns in 2 phases",
     "pretrain_teachers sam --data folder --seed -1": "no whole number from 0",
     "pretrain_teachers sam --data folder --threads 0": "no whole number from 1",
     "pretrain_teachers sam --data folder --init nowhere": "no checkpoint nowhere",

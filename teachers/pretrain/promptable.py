@@ -26,10 +26,9 @@ SIDE: int = MINIATURES["sam"].options["img_size"]
 PATCH: int = MINIATURES["sam"].options["patch_size"]
 GRID = SIDE // PATCH
 # The side of the views that a phase sees, at the same enlargement: quarters of an image are much cheaper than wholes.
-# In the last one the encoder stays as it is, and only what makes masks of its embeddings learns.
-SIDES = {"quarters": SIDE // 2, "wholes": SIDE, "masks": SIDE}
-SCALES = {"quarters": (0.15, 0.4), "wholes": (0.5, 1.0), "masks": (0.8, 1.0)}  # the share of the scene in a view
-PROMPTS = {"quarters": 5, "wholes": 5, "masks": 10}
+SIDES = {"quarters": SIDE // 2, "wholes": SIDE}
+SCALES = {"quarters": (0.15, 0.4), "wholes": (0.5, 1.0)}  # the share of the scene that a view shows
+PROMPTS = 5
 SMALLEST = 16  # pixels of a region in a mask that is worth a prompt
 FOCAL_WEIGHT, DICE_WEIGHT, IOU_WEIGHT = 20.0, 1.0, 2.0
 
@@ -68,10 +67,10 @@ class Promptable(Objective):
         images = views.crop(self.scenes.images[index], boxes, flip, side) / 255
         images = views.distort(images, generator, strength=0.3, blur=0.2, recolour=0.2)
         numbers = views.crop(self.scenes.regions[index].unsqueeze(1), boxes, flip, side // 2, mode="nearest")[:, 0]
-        image_of, points, truths = sample_prompts(numbers.round().long(), PROMPTS[phase.name], generator)
+        image_of, points, truths = sample_prompts(numbers.round().long(), PROMPTS, generator)
         corner = torch.randint(GRID - side // PATCH + 1, (2,), generator=generator).tolist()
 
-        with self.autocast(), torch.set_grad_enabled(phase.name != "masks"):
+        with self.autocast():
             embeddings = self.embed(images, corner)
         logits, predicted = self.segment(embeddings.float(), image_of, points, corner)  # (Q,M,m,m), (Q,M)
         truths = truths.unsqueeze(1).expand_as(logits)

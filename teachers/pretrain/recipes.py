@@ -34,9 +34,6 @@ class Recipe:
 RECIPES = {
     "dinov2": Recipe(SelfDistillation, (Phase("small", 7000, 96, 1e-3), Phase("large", 800, 32, 3e-4))),
     "clip": Recipe(Contrastive, (Phase("few patches", 5000, 128, 1e-3), Phase("all patches", 600, 64, 2e-4))),
-    "sam": Recipe(
-        Promptable,
-        (Phase("quarters", 5000, 24, 1e-3), Phase("wholes", 1500, 8, 4e-4), Phase("masks", 2500, 8, 1e-3)),
-    ),
+    "sam": Recipe(Promptable, (Phase("quarters", 5000, 24, 1e-3), Phase("wholes", 1500, 8, 4e-4))),
     "vit": Recipe(Supervised, (Phase("few patches", 6000, 128, 1e-3), Phase("all patches", 800, 64, 2e-4))),
 }

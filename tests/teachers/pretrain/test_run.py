@@ -63,7 +63,7 @@ def test_a_vit_of_another_width(archive, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"steps": 1}, "--steps is 1, but sam learns in 3 phases"),
+        ({"steps": 1}, "--steps is 1, but sam learns in 2 phases"),
         ({"width": 64}, "sam has one width"),
         ({"device": "cuda:77"}, "--device cuda:77 cannot be used here"),
         ({"device": "gpu"}, "--device gpu cannot be used here"),
