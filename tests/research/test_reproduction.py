@@ -19,7 +19,7 @@ from sak.research.reproduction.figures import bias_figure, efficiency_figure
 from sak.research.reproduction.report import claims, leading, markdown, students
 from sak.research.reproduction.reproduce import Reproduction, reproduction
 from sak.research.reproduction.results import Results
-from sak.research.reproduction.study import CLAIMS, NO_TEACHERS, SAK, SINGLE_TASK, matched_steps
+from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SAK, SINGLE_TASK, matched_steps
 from sak.tasks import Depth
 from tests.research.test_ablation import Forked
 
@@ -50,7 +50,7 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
     assert {f"single-{task}" for task in ("semseg", "normals")} < set(counts)
     for variant in ablation.variants:
         steps = steps_of(ablation.of(variant.name)[0].config)
-        if not variant.name.startswith(NO_TEACHERS):
+        if not variant.name.startswith(NO_TEACHERS) or variant.name == EQUAL_STEPS:
             assert sum(steps.values()) == 4, variant.name
     settings = {variant.name: ablation.of(variant.name)[0].config for variant in ablation.variants}
     assert all(each.data.crop_by_semseg for each in settings.values())
@@ -64,7 +64,7 @@ def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path):
     path, overrides = committee
     ablation = reproduction(str(path), overrides, [4, 1], str(tmp_path / "out"), factors=["paths", "teachers"])
     names = [variant.name for variant in ablation.variants]
-    assert names == [SAK, "many-to-one", NO_TEACHERS, "only-dinov2", "only-clip"]
+    assert names == [SAK, "many-to-one", NO_TEACHERS, EQUAL_STEPS, "only-dinov2", "only-clip"]
     runner = Reproduction(ablation, 1, [], [], "")
     assert [job.name for job in runner._train_jobs()] == [f"{name}-seed{seed}" for seed in (4, 1) for name in names]
     assert "without teachers gets" in runner._facts()

@@ -12,6 +12,7 @@ from sak.research.ablation.variants import CONFIG, Variant
 from sak.tasks import find_task
 
 SAK, MANY_TO_ONE, NO_TEACHERS, SINGLE_TASK = CONFIG, "many-to-one", "no-teachers", "single-task"
+EQUAL_STEPS = f"{NO_TEACHERS}-equal-steps"
 ONLY, FROZEN, SINGLE, LABELS = "only-", "frozen-", "single-", "labels-"  # followed by what they are of
 BEST_ONLY = "best single teacher"
 ROUTERS = ("equal", "sum")  # beside the config's own
@@ -33,6 +34,7 @@ CLAIMS = (
     Claim("Several teachers in one student beat the best student of a single teacher.", MANY_TO_ONE, BEST_ONLY),
     Claim("The best student of a single teacher beats one without teachers at the same cost.", BEST_ONLY, NO_TEACHERS),
     Claim("SAK beats a multi-task student without teachers at the same cost.", SAK, NO_TEACHERS),
+    Claim("SAK beats a multi-task student without teachers that takes as many steps.", SAK, EQUAL_STEPS),
     Claim("SAK beats students of one task each.", SAK, SINGLE_TASK),
     Claim("Routers that learn beat equal weights.", SAK, "router-equal"),
     Claim("Routers that learn beat the plain sum.", SAK, "router-sum"),
@@ -65,6 +67,7 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
     return [
         Variant(MANY_TO_ONE, "paths", ("student.paths=none",)),
         Variant(NO_TEACHERS, "teachers", without),
+        Variant(EQUAL_STEPS, "teachers", (*alone, total), FEW),
         *(Variant(ONLY + name, "teachers", tuple(others(name)), FEW) for name in teachers),
         *(
             Variant(SINGLE + name, "tasks", (*alone, total, f"data.tasks=[{task}]"), FEW)
