@@ -23,6 +23,7 @@ from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SA
 from sak.tasks import Depth
 from tests.research.test_ablation import Forked
 
+MANY = ["stages.distill.steps=20", "stages.multitask.steps=20"]  # enough for equal steps and equal cost to differ
 TOOL = Path(__file__).parents[2] / "tools" / "reproduce_mini.py"
 
 
@@ -41,7 +42,7 @@ def committee(tiny, archive):
 
 def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tmp_path):
     path, overrides = committee
-    ablation = reproduction(str(path), overrides, [0, 1, 2, 3], str(tmp_path / "out"))
+    ablation = reproduction(str(path), [*overrides, *MANY], [0, 1, 2, 3], str(tmp_path / "out"))
     counts = {variant.name: len(ablation.of(variant.name)) for variant in ablation.variants}
     assert {name for name, count in counts.items() if count == 4} == {SAK, "many-to-one", NO_TEACHERS}
     assert set(counts.values()) == {3, 4}
@@ -51,7 +52,7 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
     for variant in ablation.variants:
         steps = steps_of(ablation.of(variant.name)[0].config)
         if not variant.name.startswith(NO_TEACHERS) or variant.name == EQUAL_STEPS:
-            assert sum(steps.values()) == 4, variant.name
+            assert sum(steps.values()) == 40, variant.name
     settings = {variant.name: ablation.of(variant.name)[0].config for variant in ablation.variants}
     assert all(each.data.crop_by_semseg for each in settings.values())
     assert settings["labels-25"].stages.multitask.labelled == 0.25
@@ -62,7 +63,9 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
 
 def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path):
     path, overrides = committee
-    ablation = reproduction(str(path), overrides, [4, 1], str(tmp_path / "out"), factors=["paths", "teachers"])
+    ablation = reproduction(
+        str(path), [*overrides, *MANY], [4, 1], str(tmp_path / "out"), factors=["paths", "teachers"]
+    )
     names = [variant.name for variant in ablation.variants]
     assert names == [SAK, "many-to-one", NO_TEACHERS, EQUAL_STEPS, "only-dinov2", "only-clip"]
     runner = Reproduction(ablation, 1, [], [], "")
