@@ -90,7 +90,10 @@ def panel(tmp_path_factory):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.xfail(reason="its mask of choice is no better than region growing's yet"))
+        pytest.param(
+            name,
+            marks=pytest.mark.xfail(strict=True, reason="its mask of choice is no better than region growing's yet"),
+        )
         if name == "sam"
         else name
         for name in MINIATURES
