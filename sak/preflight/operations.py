@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sak.bundles.build import build_tasks
-from sak.config.derived import active_stages
+from sak.config.derived import active_stages, asks
 from sak.preflight.plan import build_without_weights, step_of
 
 
@@ -24,8 +24,10 @@ def counting() -> Iterator[FlopCounterMode]:
         yield counter
 
 
-def operations(config: DictConfig) -> dict[str, int]:
-    """{stage: operations of a step}, forward and backward, of student and teachers; nothing is read or computed.
+def operations(config: DictConfig) -> dict[str, tuple[int, int]]:
+    """{stage: operations of a step}, forward and backward: of student and teachers, and of the teachers among them.
+
+    Nothing is read or computed.
 
     Raises:
         UserError: the parts of the config do not fit together.
@@ -39,8 +41,12 @@ def operations(config: DictConfig) -> dict[str, int]:
         committee.to_empty(device="cpu")
         for stage in active_stages(config):
             objective, batch = step_of(config, stage, student, committee, tasks)
-            with counting() as counter:
+            with counting() as whole:
                 objective(student, batch)[0].backward()
             student.zero_grad(set_to_none=True)
-            found[stage] = counter.get_total_flops() * config.stages[stage].accumulate
+            with counting() as teachers:
+                if asks(config, stage):
+                    committee(batch["image"])
+            parts = config.stages[stage].accumulate
+            found[stage] = whole.get_total_flops() * parts, teachers.get_total_flops() * parts
     return found

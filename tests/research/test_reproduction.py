@@ -6,10 +6,11 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sak import config
-from sak.bundles.build import build_tasks
+from sak.bundles.build import build_labelled, build_tasks
 from sak.errors import UserError
 from sak.preflight.operations import operations
 from sak.research.ablation import jobs
@@ -19,7 +20,7 @@ from sak.research.reproduction.figures import bias_figure, efficiency_figure
 from sak.research.reproduction.report import claims, leading, markdown, students
 from sak.research.reproduction.reproduce import Reproduction, reproduction
 from sak.research.reproduction.results import Results
-from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SAK, SINGLE_TASK, matched_steps
+from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SAK, SINGLE_TASK, cost, matched_steps
 from sak.tasks import Depth
 from tests.research.test_ablation import Forked
 
@@ -118,9 +119,11 @@ def test_operations_are_those_of_the_matrices(committee):
     assert set(one) == {"distill", "multitask"}
     before = config.load(path, overrides).stages
     for stage in one:
-        assert two[stage] / one[stage] == pytest.approx(4 / before[stage].batch_size)
+        assert np.divide(two[stage], one[stage]) == pytest.approx(4 / before[stage].batch_size)
     alone = operations(config.load(path, [*overrides, "stages.multitask.alpha=0"]))
-    assert 0 < alone["multitask"] < one["multitask"]
+    assert alone["multitask"][1] == 0 < one["multitask"][1]
+    # More than the teachers' own is saved: the aligners and the last levels of the paths serve distillation alone.
+    assert 0 < alone["multitask"][0] < one["multitask"][0] - one["multitask"][1]
 
 
 def test_accumulated_parts_count(committee):
@@ -137,9 +140,25 @@ def test_matched_steps_cost_as_much(committee):
     plain = config.load(path, [*overrides, *none])
     steps = {"distill": 300, "multitask": 500}
     found = matched_steps(sak, plain, steps)
-    cost = sum(operations(sak)[stage] * count for stage, count in steps.items())
-    assert found * operations(plain)["multitask"] == pytest.approx(cost, rel=0.01)
+    cost = sum(operations(sak)[stage][0] * count for stage, count in steps.items())
+    assert found * operations(plain)["multitask"][0] == pytest.approx(cost, rel=0.01)
     assert found > 800
+
+
+@pytest.mark.parametrize("labelled", [1.0, 0.5])
+def test_kept_features_are_computed_once(committee, tmp_path, labelled):
+    """What a step costs without its teachers, and as many of their images as there are views."""
+    path, overrides = committee
+    kept = [f"cache.path={tmp_path}", "cache.views=2", "cache.stages=[multitask]"]
+    sak = config.load(path, [*overrides, *kept, f"stages.multitask.labelled={labelled}"])
+    of_steps, size = operations(sak), sak.stages.multitask.batch_size
+    images = round(len(build_labelled(sak)) * labelled)
+    for steps in (1, 300):
+        step, teachers = of_steps["multitask"]
+        seen = min(steps * size, 2 * images) / size
+        found = cost(sak, {"distill": 10, "multitask": steps})
+        assert found == pytest.approx(10 * of_steps["distill"][0] + steps * (step - teachers) + seen * teachers)
+    assert cost(sak, {"multitask": 300}) < 300 * of_steps["multitask"][0]
 
 
 # --- what is made of the metrics ------------------------------------------------------------------------------------

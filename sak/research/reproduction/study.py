@@ -1,11 +1,14 @@
 """The students that are compared, and what the paper claims of them ("Swiss Army Knife", arXiv 2410.14633)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
 from sak import config as configuration
+from sak import data
+from sak.bundles.build import build_labelled, build_training_set
+from sak.distillation.cached_features import stage_is_cached
 from sak.preflight.operations import operations
 from sak.research.ablation.cost import steps_of
 from sak.research.ablation.variants import CONFIG, Variant
@@ -56,6 +59,7 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
     steps = steps_of(config)
     total = f"stages.multitask.steps={sum(steps.values())}"
     alone = ["stages.distill.steps=0", "stages.multitask.epochs=null", "probe.reference=null"]
+    alone += ["cache.path=null", "cache.views=null"]  # without teachers, new crops cost nothing
     alone += [f"teachers.{teacher}=null" for teacher in teachers]
     matched = matched_steps(config, configuration.load(path, [*overrides, *alone, total]), steps)
     without = (*alone, f"stages.multitask.steps={matched}")
@@ -86,7 +90,21 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
     ]
 
 
-def matched_steps(config: DictConfig, other: DictConfig, steps: dict[str, int]) -> int:
-    """How many steps of another config's second stage cost what all of this config's `steps` do."""
-    ours, theirs = operations(config), operations(other)["multitask"]
-    return max(1, round(sum(ours[stage] * count for stage, count in steps.items()) / theirs))
+def matched_steps(config: DictConfig, other: DictConfig, steps: Mapping[str, int]) -> int:
+    """How many steps of another config's second stage cost what so many of this config's stages do."""
+    return max(1, round(cost(config, steps) / cost(other, {"multitask": 1})))
+
+
+def cost(config: DictConfig, steps: Mapping[str, int]) -> float:
+    """Operations of so many steps of each stage; teachers whose features are kept compute those of a view once."""
+    total, of_steps = 0.0, operations(config)
+    for stage, count in steps.items():
+        step, teachers = of_steps[stage]
+        total += (step - teachers) * count
+        seen = count * config.stages[stage].batch_size
+        if stage_is_cached(config, stage):
+            data.prepare(config.data)
+            images = len(build_training_set(config, stage, lambda: build_labelled(config)))
+            seen = min(seen, images * config.cache.views)
+        total += teachers * seen / config.stages[stage].batch_size
+    return total
