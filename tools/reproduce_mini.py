@@ -1,7 +1,7 @@
 """The paper's claims on the embedded miniature: trains every student that they are about, and writes one page.
 
-Says a plan and how long it takes, trains what is missing, and writes results.md, results.json and figures. The same
-command goes on after Ctrl-C or a kill. --page keeps the results between their marks on a page, its figures beside it.
+Says a plan and how long it takes, trains what is missing, and writes results.md, results.json and figures. Ctrl-C writes
+what is finished by then; the same command goes on. --page keeps the results between their marks on a page, its figures beside it.
 See docs/RESULTS.md."""
 
 import shlex
@@ -61,12 +61,13 @@ def main(arguments: list[str]) -> None:
     command = shlex.join(["python", "tools/reproduce_mini.py", *arguments])
     with about(ablation.output):
         runner = Reproduction(ablation, options.jobs or default_count(), train, fill, command)
-        file = runner.finish(options.dry_run)
-    if file is None:
-        return
-    if options.page is not None:
-        keep_results(options.page, file)
-    print(f"Finished: {file}")
+        try:
+            file = runner.finish(options.dry_run)
+        finally:  # what is finished is worth a page after Ctrl-C too
+            if options.page is not None and not options.dry_run and runner.file.is_file():
+                keep_results(options.page, runner.file)
+    if file is not None:
+        print(f"Finished: {file}")
 
 
 def keep_results(page: Path, file: Path) -> None:

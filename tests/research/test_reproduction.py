@@ -22,6 +22,7 @@ from sak.research.reproduction.reproduce import Reproduction, reproduction
 from sak.research.reproduction.results import Results
 from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SAK, SINGLE_TASK, cost, matched_steps
 from sak.tasks import Depth
+from sak.training.run_directory import RunDirectory
 from tests.research.test_ablation import Forked
 
 MANY = ["stages.distill.steps=20", "stages.multitask.steps=20"]  # enough for equal steps and equal cost to differ
@@ -266,6 +267,29 @@ def test_figures_show_what_was_found(tasks):
 @pytest.fixture
 def forked(monkeypatch, processes):
     monkeypatch.setattr(jobs, "_start", lambda job, environment: Forked(processes.start_tool, job))
+
+
+def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsys, monkeypatch):
+    path, overrides = committee
+    page = tmp_path / "RESULTS.md"
+    page.write_text("# Results\n\n<!-- measured: results -->\noutdated\n<!-- end: results -->\n")
+
+    def stopped(runner, jobs):
+        raise KeyboardInterrupt("stopped")
+
+    monkeypatch.setattr(sys, "path", [str(TOOL.parent), *sys.path])
+    monkeypatch.setattr(Reproduction, "_plan", lambda runner: "a plan")
+    monkeypatch.setattr(Reproduction, "_run", stopped)
+    monkeypatch.setattr(
+        Reproduction, "measured", lambda runner, name, _: ({0: found(44, 18)}, {0: 60.0}) if name == SAK else ({}, {})
+    )
+    call = [str(path), *overrides, "--seeds", "0", "--output", str(tmp_path / "out"), "--page", str(page)]
+    for finished in (False, True):
+        monkeypatch.setattr(RunDirectory, "finished", finished)
+        with pytest.raises(KeyboardInterrupt, match="stopped"):
+            runpy.run_path(str(TOOL))["main"](call)
+        assert ("outdated" in page.read_text()) is not finished
+    assert re.search(r"\| SAK +\| +1 \| +44\.00 \| +18\.00 \|", page.read_text())
 
 
 @pytest.mark.slow

@@ -97,7 +97,11 @@ class AblationRunner:
             print(self._plan(), flush=True)
             if dry_run:
                 return None
-            failed = self._run(self._fill_jobs()) or self._run(self._train_jobs())
+            try:
+                failed = self._run(self._fill_jobs()) or self._run(self._train_jobs())
+            except KeyboardInterrupt:
+                self.report_so_far()
+                raise
             self.report(failed)
         if failed:
             name, reason = next(iter(failed.items()))
@@ -106,6 +110,12 @@ class AblationRunner:
                 f"(see {self.output / 'logs'}); the same command tries again, and {self.file} holds the others"
             )
         return self.file
+
+    def report_so_far(self) -> None:
+        """Write and say what is finished as the user stops it, without what would take long."""
+        rows = self._retrained()
+        if any(row.metrics for row in rows):
+            print(report.console(self._write(rows, {})))
 
     def report(self, failed: dict[str, str]) -> None:
         """Write and say what the finished runs have found; `failed` is {run: what it said last}."""

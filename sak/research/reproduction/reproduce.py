@@ -36,6 +36,10 @@ class Reproduction(AblationRunner):
         self.command = command
         self.file = ablation.output / "results.md"
 
+    def report_so_far(self) -> None:
+        if any(run.directory.finished for run in self.ablation.runs):
+            self.report({})
+
     def report(self, failed: dict[str, str]) -> None:
         students: dict[str, dict[int, Metrics]] = {}
         seconds: dict[str, list[float]] = {}
