@@ -1,8 +1,8 @@
 """The paper's claims on the embedded miniature: trains every student that they are about, and writes one page.
 
-Says a plan and how long it takes, trains what is missing, and writes results.md, results.json and figures. Ctrl-C writes
-what is finished by then; the same command goes on. --page keeps the results between their marks on a page, its figures beside it.
-See docs/RESULTS.md."""
+Says a plan and how long it takes, trains what is missing, and writes results.md, results.json and figures. Ctrl-C
+writes what is finished by then, and the same command goes on. --page keeps the results between their marks on a page,
+its figures beside it. See docs/RESULTS.md."""
 
 import shlex
 import shutil

@@ -366,6 +366,10 @@ def test_killed_or_stopped_and_started_again_the_table_is_the_same(committee, fo
     assert "the same command goes on from there" in last_line(tmp_path / "parent.log")
     logs = {file.stem: file.read_text() for file in (broken / "logs").glob("*.log")}
     assert "the same command goes on from there" in logs["clip-seed0"]
+    # What has been finished by then is told, without the masked students, which would take long.
+    told = json.loads((broken / "ablation.json").read_text())["rows"]
+    assert {row["kind"] for row in told} == {"retrained"}
+    assert any(row["metrics"] for row in told)
 
     assert ablate(*arguments, broken) == 0
     assert content(broken) == content(straight)
