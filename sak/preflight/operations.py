@@ -5,13 +5,12 @@ from collections.abc import Iterator
 
 import torch
 from omegaconf import DictConfig
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sak.bundles.build import build_tasks
 from sak.config.derived import active_stages, asks
-from sak.preflight.plan import build_without_weights, step_of
+from sak.preflight.plan import build_without_weights, sizes_alone, step_of
 
 
 @contextlib.contextmanager
@@ -36,9 +35,7 @@ def operations(config: DictConfig) -> dict[str, tuple[int, int]]:
     with torch.device("meta"):
         committee, student = build_without_weights(config, tasks)
     found = {}
-    with FakeTensorMode(allow_non_fake_inputs=True):  # the libraries' own small constants are real tensors
-        student.to_empty(device="cpu").train()
-        committee.to_empty(device="cpu")
+    with sizes_alone(student, committee):
         for stage in active_stages(config):
             objective, batch = step_of(config, stage, student, committee, tasks)
             with counting() as whole:

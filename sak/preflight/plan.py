@@ -4,9 +4,10 @@ A training step is run on tensors that have sizes but no data (torch's FakeTenso
 at any time are counted. So a ViT-L is planned on a laptop in seconds, and no weights are read.
 """
 
+import contextlib
 import dataclasses
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from omegaconf import DictConfig
@@ -125,9 +126,7 @@ def plan(config: DictConfig, images: Mapping[str, int]) -> Plan:
         **{f"teacher {name}": count(member) for name, member in committee.members.items()},
     }
     plans = {}
-    with FakeTensorMode(allow_non_fake_inputs=True):  # the libraries' own small constants are real tensors
-        student.to_empty(device="cpu").train()
-        committee.to_empty(device="cpu")
+    with sizes_alone(student, committee):
         for stage in stages:
             steps = number_of_steps(config.stages[stage], images[stage])
             plans[stage] = plan_stage(config, stage, steps, images[stage], student, committee, tasks)
@@ -149,6 +148,15 @@ def build_without_weights(config: DictConfig, tasks: Mapping[str, Task]) -> tupl
         student.freeze(frozen_parts(config, student))
         committee = build_committee(config, taught_by(config))
     return committee, student
+
+
+@contextlib.contextmanager
+def sizes_alone(student: Student, committee: Committee) -> Iterator[None]:
+    """Student, in training, and committee compute on tensors that have sizes and no data inside."""
+    with FakeTensorMode(allow_non_fake_inputs=True):  # the libraries' own small constants are real tensors
+        student.to_empty(device="cpu").train()
+        committee.to_empty(device="cpu")
+        yield
 
 
 def plan_stage(
