@@ -281,6 +281,19 @@ def test_its_own_trial_of_another_config_is_replaced(committee, forked, tmp_path
     assert config.load(out / "trial" / "config.yaml").student.adapter_ratio == 2
 
 
+def test_a_precision_that_the_machine_chose_is_no_other_experiment(committee, forked, tmp_path, capsys):
+    """The runs keep bf16 or fp32, where the config asks for the faster one."""
+    arguments = [committee, *SHORT, "precision=auto", "--subsets", "single", "--output", tmp_path / "out"]
+    assert ablate(*arguments, "--dry-run") == 0
+    assert ablate(*arguments) == 0
+    assert config.load(tmp_path / "out" / "runs" / "config-seed0" / "config.yaml").precision in ("fp32", "bf16")
+    capsys.readouterr()
+    assert ablate(*arguments) == 0
+    assert "and 0 to do" in capsys.readouterr().out
+    assert ablate(*arguments, "precision=fp16") == 2
+    assert "precision is " in capsys.readouterr().err
+
+
 def test_a_night_between_two_starts_is_no_part_of_what_a_run_costs(trained, tmp_path):
     run = Path(shutil.copytree(trained, tmp_path / "runs" / "tiny"))
     settings = config.load(trained / "config.yaml", [f"output={tmp_path / 'runs'}"])

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from sak import config as configuration
 from sak import data, tables
 from sak.bundles.build import build_tasks
-from sak.config.schema import STAGES
+from sak.config.schema import AUTO, STAGES
 from sak.distillation.cached_features import stage_is_cached
 from sak.errors import UserError
 from sak.evaluation.distributed import build_accelerator
@@ -285,5 +285,8 @@ def _is_trial(directory: Path, made_by: Path) -> bool:
         return False
     if not any(entry.name != ".lock" for entry in directory.iterdir()):
         return True
-    settings = [configuration.load(file) for file in (directory / "config.yaml", made_by) if file.is_file()]
-    return len(settings) == 2 and set(configuration.differences(*settings)) <= {"output"}  # the ablation may have moved
+    if not (directory / "config.yaml").is_file():
+        return False
+    run, asked = (configuration.load(file) for file in (directory / "config.yaml", made_by))
+    settled = {"output", "precision"} if asked.precision == AUTO else {"output"}  # the ablation may have moved
+    return set(configuration.differences(run, asked)) <= settled
