@@ -93,8 +93,8 @@ SOURCES = {
         "docs/probing.md",
         (
             TRAIN,
-            f"python tools/probe_teachers.py {MINI}",
-            f"python tools/compare_features.py {MINI} --student runs/sak_pascal_mini",
+            f"python tools/probe_teachers.py {MINI} probe.scales=null",
+            f"python tools/compare_features.py {MINI} --student runs/sak_pascal_mini probe.scales=null",
         ),
         {
             "probe.png": "runs/sak_pascal_mini-probe/probe.png",
