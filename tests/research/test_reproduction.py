@@ -147,19 +147,17 @@ def test_matched_steps_cost_as_much(committee):
 
 
 @pytest.mark.parametrize("labelled", [1.0, 0.5])
-def test_kept_features_are_computed_once(committee, tmp_path, labelled):
+def test_kept_features_are_computed_once(committee, tmp_path, labelled, monkeypatch):
     """What a step costs without its teachers, and as many of their images as there are views."""
     path, overrides = committee
+    monkeypatch.setattr(study, "operations", lambda _: {"distill": (70, 30), "multitask": (110, 50)})
     kept = [f"cache.path={tmp_path}", "cache.views=2", "cache.stages=[multitask]"]
-    sak = config.load(path, [*overrides, *kept, f"stages.multitask.labelled={labelled}"])
-    of_steps, size = operations(sak), sak.stages.multitask.batch_size
+    sak = config.load(
+        path, [*overrides, *kept, "stages.multitask.batch_size=2", f"stages.multitask.labelled={labelled}"]
+    )
     images = round(len(build_labelled(sak)) * labelled)
-    for steps in (1, 300):
-        step, teachers = of_steps["multitask"]
-        seen = min(steps * size, 2 * images) / size
-        found = cost(sak, {"distill": 10, "multitask": steps})
-        assert found == pytest.approx(10 * of_steps["distill"][0] + steps * (step - teachers) + seen * teachers)
-    assert cost(sak, {"multitask": 300}) < 300 * of_steps["multitask"][0]
+    assert cost(sak, {"distill": 10, "multitask": 1}) == 10 * 70 + 110  # no image is seen twice yet
+    assert cost(sak, {"distill": 10, "multitask": 300}) == 10 * 70 + 300 * (110 - 50) + 2 * images * 50 / 2
 
 
 # --- what is made of the metrics ------------------------------------------------------------------------------------
@@ -278,12 +276,14 @@ def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsy
         raise KeyboardInterrupt("stopped")
 
     monkeypatch.setattr(sys, "path", [str(TOOL.parent), *sys.path])
+    monkeypatch.setattr(study, "matched_steps", lambda *_: 5)
     monkeypatch.setattr(Reproduction, "_plan", lambda runner: "a plan")
     monkeypatch.setattr(Reproduction, "_run", stopped)
     monkeypatch.setattr(
         Reproduction, "measured", lambda runner, name, _: ({0: found(44, 18)}, {0: 60.0}) if name == SAK else ({}, {})
     )
-    call = [str(path), *overrides, "--seeds", "0", "--output", str(tmp_path / "out"), "--page", str(page)]
+    call = [str(path), *overrides, "--seeds", "0", "--factors", "paths", "--output", str(tmp_path / "out")]
+    call += ["--page", str(page)]
     for finished in (False, True):
         monkeypatch.setattr(RunDirectory, "finished", finished)
         with pytest.raises(KeyboardInterrupt, match="stopped"):
