@@ -42,6 +42,15 @@ REPRODUCTION = (
     "cache.path=cache cache.views=4 cache.dtype=int8 'cache.stages=[multitask]' --seeds 0,1,2 "
     "--factors paths,teachers,tasks --jobs 2 --page docs/RESULTS.md"
 )
+PHOTOGRAPHS = (
+    'python -c "from pathlib import Path; from PIL import Image; from skimage import data; '
+    "Path('runs/photographs').mkdir(parents=True, exist_ok=True); [Image.fromarray(getattr(data, name)())"
+    ".save(f'runs/photographs/{name}.png') for name in ('astronaut', 'coffee')]\""
+)
+PREDICT = (
+    "python tools/predict.py runs/sak_pascal_mini runs/photographs data/mini_context/JPEGImages/2010_000009.jpg "
+    "--out runs/predictions --longest-edge 160"
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,14 @@ SOURCES = {
         {
             "predictions.png": "runs/sak_pascal_mini/panels/*.png",
             "routing.png": "runs/sak_pascal_mini/routing/*.png",
+        },
+    ),
+    "predicted": Source(
+        "docs/deployment.md",
+        (TRAIN, PHOTOGRAPHS, PREDICT),
+        {
+            f"predicted_{name}.png": f"runs/predictions/panels/{name}.png"
+            for name in ("astronaut", "coffee", "2010_000009")
         },
     ),
     "results": Source(
