@@ -205,7 +205,8 @@ def publish(place: str, target: Path) -> None:
     if source is None:
         raise UserError(f"there is no {place}, which the commands were to make: --again runs them once more")
     with Image.open(source) as picture:
-        palette = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        # Pillow's default merges colours that few pixels have, as those of a legend, with others.
+        palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     with replacing(target) as partial:
         palette.save(partial, format="PNG", optimize=True)
         if partial.stat().st_size > source.stat().st_size:

@@ -86,6 +86,21 @@ def test_what_is_there_is_not_made_again(tool, small):
     assert calls(small) == 2
 
 
+def test_the_colours_of_a_legend_stay_apart(tool, small):
+    """A palette keeps what a few pixels among thousands of others show."""
+    values = np.random.default_rng(0).integers(128, 256, (256, 256, 3), np.uint8)
+    legend = {4: (0, 128, 128), 12: (64, 0, 128), 20: (0, 0, 128), 28: (128, 0, 0)}
+    for row, colour in legend.items():
+        values[row : row + 4, 4:12] = colour
+    Image.fromarray(values).save(small / "a-1.png")
+    tool.publish("a-1.png", small / "figures" / "a.png")
+    with Image.open(small / "figures" / "a.png") as picture:
+        assert picture.mode == "P"
+        shown = np.asarray(picture.convert("RGB")).astype(int)
+    for row, colour in legend.items():
+        assert np.abs(shown[row + 1, 6] - colour).max() <= 24
+
+
 def test_a_list_runs_nothing(tool, small, capsys):
     tool.main(["--list", "good"])
     assert calls(small) == 0
