@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
         runner = Reproduction(ablation, options.jobs or default_count(), train, fill, command)
         try:
             file = runner.finish(options.dry_run)
-        finally:  # what is finished is worth a page after Ctrl-C too
+        finally:  # what is finished is worth a page, also after Ctrl-C or where another run failed
             if options.page is not None and not options.dry_run and runner.file.is_file():
                 keep_results(options.page, runner.file)
     if file is not None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sak import config as configuration
 from sak import environment
-from sak.config.schema import AUTO, LOCATIONS
+from sak.config.schema import LOCATIONS
 from sak.data.loading import watching_workers
 from sak.errors import UserError, shown
 from sak.evaluation.distributed import settled, watching_processes
@@ -96,6 +96,7 @@ class RunDirectory:
             if path.is_dir():
                 raise UserError(f"{path} is a directory, where a run has a file: remove it, or choose another name")
         before = configuration.load(self.config_file)  # an option that is younger than the run has its default
+        config = settled(config, self.config_file)
         changed = [key for key in configuration.differences(config, before) if not _is_free(key, config, before)]
         if changed:
             key = changed[0]
@@ -171,8 +172,6 @@ def lock(directory: Path) -> IO[str]:
 
 def _is_free(key: str, now: DictConfig, before: DictConfig) -> bool:
     """Whether a key may differ between two starts of an experiment."""
-    if key == "precision":
-        return now.precision == AUTO  # a run keeps what it began with
     if key in LOCATIONS or (key.startswith("teachers.") and key.endswith(".weights")):
         # The same may lie elsewhere today, or be written otherwise: whether it is the same, `check_inputs` sees.
         places = [OmegaConf.select(config, key) for config in (now, before)]

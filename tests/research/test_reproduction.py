@@ -141,8 +141,8 @@ def test_matched_steps_cost_as_much(committee):
     plain = config.load(path, [*overrides, *none])
     steps = {"distill": 300, "multitask": 500}
     found = matched_steps(sak, plain, steps)
-    cost = sum(operations(sak)[stage][0] * count for stage, count in steps.items())
-    assert found * operations(plain)["multitask"][0] == pytest.approx(cost, rel=0.01)
+    ours = sum(operations(sak)[stage][0] * count for stage, count in steps.items())
+    assert found * operations(plain)["multitask"][0] == pytest.approx(ours, rel=0.01)
     assert found > 800
 
 

@@ -22,10 +22,10 @@ from tqdm import tqdm
 from sak import config as configuration
 from sak import data, tables
 from sak.bundles.build import build_tasks
-from sak.config.schema import AUTO, STAGES
+from sak.config.schema import STAGES
 from sak.distillation.cached_features import stage_is_cached
 from sak.errors import UserError
-from sak.evaluation.distributed import build_accelerator
+from sak.evaluation.distributed import build_accelerator, settled
 from sak.evaluation.masking import MaskedStudents, teachers_of
 from sak.evaluation.subject import open_subject
 from sak.files import read_json, write_json, write_text
@@ -100,7 +100,8 @@ class AblationRunner:
             try:
                 failed = self._run(self._fill_jobs()) or self._run(self._train_jobs())
             except KeyboardInterrupt:
-                self.report_so_far()
+                if any(run.directory.finished for run in self.ablation.runs):
+                    self.report_so_far()
                 raise
             self.report(failed)
         if failed:
@@ -113,9 +114,7 @@ class AblationRunner:
 
     def report_so_far(self) -> None:
         """Write and say what is finished as the user stops it, without what would take long."""
-        rows = self._retrained()
-        if any(row.metrics for row in rows):
-            print(report.console(self._write(rows, {})))
+        print(report.console(self._write(self._retrained(), {})))
 
     def report(self, failed: dict[str, str]) -> None:
         """Write and say what the finished runs have found; `failed` is {run: what it said last}."""
@@ -285,8 +284,8 @@ def _is_trial(directory: Path, made_by: Path) -> bool:
         return False
     if not any(entry.name != ".lock" for entry in directory.iterdir()):
         return True
-    if not (directory / "config.yaml").is_file():
+    kept = directory / "config.yaml"
+    if not kept.is_file():
         return False
-    run, asked = (configuration.load(file) for file in (directory / "config.yaml", made_by))
-    settled = {"output", "precision"} if asked.precision == AUTO else {"output"}  # the ablation may have moved
-    return set(configuration.differences(run, asked)) <= settled
+    asked = settled(configuration.load(made_by), kept)
+    return set(configuration.differences(configuration.load(kept), asked)) <= {"output"}  # the ablation may have moved

@@ -80,13 +80,16 @@ def steps_of(config: DictConfig) -> dict[str, int]:
     """{stage: its steps}, of those that take part; where they are given in epochs the images are counted."""
     steps = {}
     for stage in active_stages(config):
-        settings, images = config.stages[stage], 0
-        if settings.steps is None:
-            if stage != "distill" or settings.images is None:
-                data.prepare(config.data)
-            images = len(build_training_set(config, stage, lambda: build_labelled(config)))
-        steps[stage] = number_of_steps(settings, images)
+        settings = config.stages[stage]
+        steps[stage] = number_of_steps(settings, images_of(config, stage) if settings.steps is None else 0)
     return steps
+
+
+def images_of(config: DictConfig, stage: str) -> int:
+    """How many images a stage trains on; a data set that is made on first use is made."""
+    if stage != "distill" or config.stages.distill.images is None:
+        data.prepare(config.data)
+    return len(build_training_set(config, stage, lambda: build_labelled(config)))
 
 
 def evaluations_of(config: DictConfig, steps: Mapping[str, int]) -> int:

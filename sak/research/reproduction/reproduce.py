@@ -37,8 +37,7 @@ class Reproduction(AblationRunner):
         self.file = ablation.output / "results.md"
 
     def report_so_far(self) -> None:
-        if any(run.directory.finished for run in self.ablation.runs):
-            self.report({})
+        self.report({})
 
     def report(self, failed: dict[str, str]) -> None:
         students: dict[str, dict[int, Metrics]] = {}

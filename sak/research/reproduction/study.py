@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from sak import config as configuration
-from sak import data
-from sak.bundles.build import build_labelled, build_training_set
 from sak.distillation.cached_features import stage_is_cached
 from sak.preflight.operations import operations
-from sak.research.ablation.cost import steps_of
+from sak.research.ablation.cost import images_of, steps_of
 from sak.research.ablation.variants import CONFIG, Variant
 from sak.tasks import find_task
 
@@ -103,8 +101,6 @@ def cost(config: DictConfig, steps: Mapping[str, int]) -> float:
         total += (step - teachers) * count
         seen = count * config.stages[stage].batch_size
         if stage_is_cached(config, stage):
-            data.prepare(config.data)
-            images = len(build_training_set(config, stage, lambda: build_labelled(config)))
-            seen = min(seen, images * config.cache.views)
+            seen = min(seen, images_of(config, stage) * config.cache.views)
         total += teachers * seen / config.stages[stage].batch_size
     return total
