@@ -91,8 +91,9 @@ def test_hits_lie_on_a_closed_surface_that_faces_the_ray(shape, far):
     assert not np.isfinite(beyond[directions[1] > 0]).any()
 
 
-def test_move_scales_turns_and_shifts():
+def test_turning_scales_too_and_a_shift_moves():
     sphere = Ellipsoid((1, 0, 0), 0.5, GREY)
-    sphere.move(rotation(2, np.pi / 2), (0, 0, 3), scale=2)
+    sphere.turn(rotation(2, np.pi / 2), scale=2)
+    sphere.shift(np.array([0, 0, 3]))
     np.testing.assert_allclose(sphere.centre, [0, 2, 3], atol=1e-6)
     np.testing.assert_allclose(cast(sphere, (0, -1, 3), (0, 1, 0)), 2, rtol=1e-5)

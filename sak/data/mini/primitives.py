@@ -39,11 +39,14 @@ class Primitive:
         self.texture = texture
         self.part = part
 
-    def move(self, turn: np.ndarray, shift: Vector, scale: float = 1.0) -> None:
-        """Scale about the origin, then turn, then shift."""
-        self.centre = (turn @ (self.centre * scale) + np.asarray(shift)).astype(np.float32)
+    def turn(self, turn: np.ndarray, scale: float = 1.0) -> None:
+        """Scale about the origin, then turn."""
+        self.centre = (turn @ (self.centre * scale)).astype(np.float32)
         self.axes = (self.axes @ turn.T).astype(np.float32)
         self.scale = np.float32(self.scale * scale)
+
+    def shift(self, by: np.ndarray) -> None:
+        self.centre = (self.centre + by).astype(np.float32)
 
     def local(self, points: np.ndarray) -> np.ndarray:
         return self.axes @ ((points - self.centre[:, None]) / self.scale)
@@ -215,9 +218,11 @@ class Annulus(Primitive):
 def frame(z: np.ndarray) -> np.ndarray:
     """Rows: an orthonormal frame whose third axis points along `z`."""
     z = z / np.linalg.norm(z)
-    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+    a, b, c = z.tolist()
+    x = np.array([c, 0.0, -a] if abs(b) < 0.9 else [0.0, -c, b])  # the y axis × z, or the x axis × z
     x /= np.linalg.norm(x)
-    return np.stack([x, np.cross(z, x), z]).astype(np.float32)
+    u, v, w = x.tolist()
+    return np.array([x, [b * w - c * v, c * u - a * w, a * v - b * u], z], np.float32)  # x, z × x, z
 
 
 def box(centre, size, texture, axes=None, part="", taper=(0.0, 0.0)) -> Polyhedron:

@@ -29,9 +29,14 @@ class Thing:
 
     def move(self, shift: Vector = (0, 0, 0), yaw: float = 0.0, scale: float = 1.0, roll: float = 0.0) -> Thing:
         """Scale, turn (pitch the nose up by `roll`, then yaw about z) and shift, in place; returns itself."""
-        turn = rotation(2, yaw) @ rotation(1, roll)
-        for primitive in self.primitives:
-            primitive.move(turn, shift, scale)
+        if yaw or roll or scale != 1:
+            turn = rotation(2, yaw) @ rotation(1, roll)
+            for primitive in self.primitives:
+                primitive.turn(turn, scale)
+        if any(shift):
+            by = np.asarray(shift)
+            for primitive in self.primitives:
+                primitive.shift(by)
         self.top = self.top * scale + shift[2]
         return self
 
