@@ -61,6 +61,12 @@ class TrainingBatches:
         parts = np.split(batch, self.accumulate * self.world)
         return [part.tolist() for part in parts[self.rank :: self.world]]
 
+    def images(self, steps: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Of each epoch that so many steps come to: the images that they see in it, over all processes, as indices."""
+        for epoch in range(-(-steps // self.steps_per_epoch)):
+            in_it = min(steps - epoch * self.steps_per_epoch, self.steps_per_epoch)
+            yield epoch, self._order(epoch)[: in_it * self.batch_size]
+
     def _order(self, epoch: int) -> np.ndarray:
         """Of all images in an epoch; drawn once for its steps, as millions take a while."""
         if self._drawn[0] != epoch:

@@ -259,6 +259,15 @@ def test_filled_ahead_no_teacher_is_asked_in_either_stage(cached, asked):
     assert asked == []
 
 
+@pytest.mark.parametrize(("steps", "computed"), [(1, 1), (2, 2), (3, 3), (4, 4), (7, 4)])  # of 2 images, 2 views
+def test_only_what_the_steps_see_is_filled(cached, asked, steps, computed):
+    settings = cached("stages.multitask.steps=0", "stages.distill.batch_size=1", f"stages.distill.steps={steps}")
+    assert fill(settings) == f"distill: features computed: dinov2 {computed}"
+    asked.clear()
+    train.train(settings)
+    assert asked == []
+
+
 def test_filled_ahead_an_untrained_teacher_that_is_added_is_not_asked(cached, asked):
     old = train.train(cached(*ONE_STAGE, "name=old", "cache.path=null"))
     added = ["name=added", "student.add_teacher=other", f"from={old.path}", "teachers.other.levels=[0,1,2,3]"]
@@ -270,7 +279,7 @@ def test_filled_ahead_an_untrained_teacher_that_is_added_is_not_asked(cached, as
 
 
 def test_a_filling_that_is_stopped_goes_on(cached, monkeypatch):
-    settings = cached("stages.distill.batch_size=1")
+    settings = cached("stages.distill.batch_size=1", "stages.distill.steps=4")
     real, calls = Committee.__getitem__, []
 
     def stopping(self, name):
@@ -322,7 +331,7 @@ def test_verifying_finds_what_is_corrupt(cached):
 
 
 def test_two_processes_fill_one_cache(cached):
-    settings = cached("cache.views=20", "stages.distill.batch_size=1")
+    settings = cached("cache.views=20", "stages.distill.batch_size=1", "stages.distill.steps=40")
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=fill, args=(settings, (part, 2))) for part in range(2)]
     for process in processes:
