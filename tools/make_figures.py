@@ -34,7 +34,7 @@ ROUTERS = (
     f"--seeds 0,1,2 --output runs/routers stages.multitask.steps=120 {SHORT}"
 )
 ABLATION = (
-    f"python tools/ablate_teachers.py {MINI} --subsets all,none --kinds retrained,masked --select --seeds 0,1,2 "
+    f"python tools/ablate_teachers.py {MINI} --subsets single,none --kinds retrained,masked --select --seeds 0,1,2 "
     f"--output runs/ablation stages.multitask.steps=240 {SHORT}"
 )
 REPRODUCTION = (
