@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -93,11 +94,11 @@ def _skips(config: DictConfig, stage: str, images: int) -> Skips | None:
 
 def _asked(config: DictConfig, stage: str, images: Archive | Images) -> dict[int, list[int]]:
     """{view: indices of the images that the stage's steps see in it, in the data set's order}."""
-    settings, seen = config.stages[stage], dict[int, set[int]]()
+    settings, seen = config.stages[stage], dict[int, np.ndarray]()
     batches = TrainingBatches(images, settings.batch_size, 1, config.seed, workers=0, rank=0, world=1)
     for epoch, indices in batches.images(number_of_steps(settings, len(images))):
-        seen.setdefault(epoch % config.cache.views, set()).update(indices.tolist())
-    return {view: sorted(indices) for view, indices in seen.items()}
+        seen.setdefault(epoch % config.cache.views, np.zeros(len(images), bool))[indices] = True
+    return {view: np.flatnonzero(of_view).tolist() for view, of_view in seen.items()}
 
 
 def _blocks(images: Sequence[int], batch_size: int, part: tuple[int, int]) -> list[Sequence[int]]:
