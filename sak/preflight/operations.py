@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sak.bundles.build import build_tasks
-from sak.config.derived import active_stages, asks
+from sak.config.derived import active_stages
 from sak.preflight.plan import build_without_weights, sizes_alone, step_of
 
 
@@ -38,12 +38,10 @@ def operations(config: DictConfig) -> dict[str, tuple[int, int]]:
     with sizes_alone(student, committee):
         for stage in active_stages(config):
             objective, batch = step_of(config, stage, student, committee, tasks)
-            with counting() as whole:
+            with counting() as counter:
                 objective(student, batch)[0].backward()
             student.zero_grad(set_to_none=True)
-            with counting() as teachers:
-                if asks(config, stage):
-                    committee(batch["image"])
+            teachers = sum(counter.get_flop_counts().get(type(committee).__name__, {}).values())
             parts = config.stages[stage].accumulate
-            found[stage] = whole.get_total_flops() * parts, teachers.get_total_flops() * parts
+            found[stage] = counter.get_total_flops() * parts, teachers * parts
     return found

@@ -282,6 +282,7 @@ def test_boundaries_matched_by_workers_are_the_same():
     assert shared.pooled.sum() < alone.pooled.sum()
 
 
+@pytest.mark.slow  # libraries are imported in two processes
 def test_workers_need_no_guard_in_the_callers_script():
     script = """
 import torch

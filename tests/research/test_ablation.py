@@ -355,6 +355,7 @@ def test_a_dry_run_plans_and_trains_nothing(committee, forked, tmp_path, capsys)
 # --- running ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_killed_or_stopped_and_started_again_the_table_is_the_same(committee, forked, processes, tmp_path, capsys):
     arguments = [committee, "--subsets", "single,none", "--kinds", "retrained,masked", "--jobs", 2]
     arguments += [f"stages.distill.{each}" for each in ("steps=6", "checkpoint_every=1", "keep_last=6")] + ["--output"]

@@ -63,8 +63,9 @@ def test_all_students_of_the_study_are_valid_runs_of_as_many_steps(committee, tm
     assert settings["frozen-dinov2"].adaptation.backbone == "dinov2"
 
 
-def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path):
+def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path, monkeypatch):
     path, overrides = committee
+    monkeypatch.setattr(study, "matched_steps", lambda *_: 5)
     ablation = reproduction(
         str(path), [*overrides, *MANY], [4, 1], str(tmp_path / "out"), factors=["paths", "teachers"]
     )
@@ -134,15 +135,17 @@ def test_accumulated_parts_count(committee):
     assert parts["distill"] == pytest.approx(whole["distill"])
 
 
-def test_matched_steps_cost_as_much(committee):
+def test_matched_steps_cost_as_much(committee, monkeypatch):
     path, overrides = committee
     sak = config.load(path, overrides)
     none = ["teachers.dinov2=null", "teachers.clip=null", "stages.distill.steps=0", "probe.reference=null"]
     plain = config.load(path, [*overrides, *none])
     steps = {"distill": 300, "multitask": 500}
+    with_teachers, without = operations(sak), operations(plain)
+    monkeypatch.setattr(study, "operations", lambda config: with_teachers if config.teachers else without)
     found = matched_steps(sak, plain, steps)
-    ours = sum(operations(sak)[stage][0] * count for stage, count in steps.items())
-    assert found * operations(plain)["multitask"][0] == pytest.approx(ours, rel=0.01)
+    ours = sum(with_teachers[stage][0] * count for stage, count in steps.items())
+    assert found * without["multitask"][0] == pytest.approx(ours, rel=0.01)
     assert found > 800
 
 
