@@ -33,6 +33,30 @@ ROUTERS = (
     "--vary student.router_temperature=0.5 --vary stages.multitask.balance=0.01 --vary student.noisy_gating=false "
     f"--seeds 0,1,2 --output runs/routers stages.multitask.steps=120 {SHORT}"
 )
+STUDENTS = (
+    f"python tools/ablate_teachers.py {MINI} --subsets dinov2+clip --seeds 0,1,2 --output runs/students "
+    f"stages.multitask.steps=120 {SHORT}"
+)
+BEGUN = "from=runs/students/runs/{start}-seed{seed} seed={seed} stages.multitask.steps=120 " + SHORT
+NO_DISTILLATION = "stages.distill.steps=0 'student.trained_beside=[routers,heads]'"
+CHANGED = {  # {run: (what it starts from, what becomes of it)}
+    "added": ("dinov2+clip", "student.add_teacher=sam"),
+    "heads_rest": ("dinov2+clip", "student.add_teacher=sam 'student.trained_beside=[routers]'"),
+    "trained_on": ("dinov2+clip", f"student.update_teacher=clip {NO_DISTILLATION}"),
+    "removed": ("config", "student.remove_teacher=sam"),
+    "removed_on": ("config", f"student.remove_teacher=sam {NO_DISTILLATION}"),
+}
+PATHS = (
+    STUDENTS,
+    *(
+        f"{TRAIN} name={name}-{seed} {BEGUN.format(start=start, seed=seed)} {change}"
+        for seed in range(3)
+        for name, (start, change) in CHANGED.items()
+    ),
+    "python tools/compare_runs.py --baseline config --output runs/changed "
+    + " ".join(f"runs/students/runs/{name}-seed{seed}" for name in ("config", "dinov2+clip") for seed in range(3))
+    + "".join(f" runs/{name}-{seed}" for name in CHANGED for seed in range(3)),
+)
 ABLATION = (
     f"python tools/ablate_teachers.py {MINI} --subsets single,none --kinds retrained,masked --select --seeds 0,1,2 "
     f"--output runs/ablation stages.multitask.steps=240 {SHORT}"
@@ -125,6 +149,7 @@ SOURCES = {
         (ABLATION,),
         {"ablation.png": "runs/ablation/ablation.png", "selection.png": "runs/ablation/selection/selection.png"},
     ),
+    "paths": Source("docs/paths.md", PATHS, {"paths.png": "runs/changed/comparison.png"}),
     "routers": Source("docs/routers_and_losses.md", (ROUTERS,), {"routers.png": "runs/routers/ablation.png"}),
     "losses": Source(
         "docs/routers_and_losses.md",

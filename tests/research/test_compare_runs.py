@@ -57,6 +57,20 @@ def test_seeds_are_one_row_with_an_interval(runs, call_tool, tmp_path):
     assert Image.open(tmp_path / "comparison/comparison.png").size[0] > 200
 
 
+def test_seeds_of_what_runs_started_from_are_no_difference(runs, call_tool, tmp_path):
+    tuned = [runs(f"tuned-{seed}", seed, GOOD, weights=f"runs/two-seed{seed}") for seed in (0, 1, 12)]
+    other = [
+        runs("other-0", 0, GOOD, weights="runs/b16/student"),  # no seed of its own
+        runs("other-1", 1, GOOD, weights="runs/b14/student"),
+        runs("other-12", 12, GOOD, weights="runs/two-seed2"),  # of another seed
+    ]
+    code, _, _ = call_tool("compare_runs", *tuned, *other)
+    assert code == 0
+    rows = json.loads((tmp_path / "comparison/comparison.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["tuned", "other-0", "other-1", "other-12"]
+    assert rows[0]["runs"] == [str(path) for path in tuned]
+
+
 def test_another_baseline_and_fewer_tasks(runs, call_tool, tmp_path):
     one, two = runs("one", 0, scaled(1)), runs("two", 0, {**scaled(2), "edge": {"ods_f": 3.0}}, router="sum")
     shutil.rmtree(one / "events")

@@ -23,6 +23,7 @@ from sak.research.ablation.report import RETRAINED, Row, Table, as_json, cells
 
 # What runs of one experiment differ in: a seed, and where they and their data lie.
 FREE = ("name", "output", "seed", "data.root", "cache.path")
+SEED = r"[-_.]?(?:seed)?[-_.]?(?<!\d){}"  # at the end of a run's name
 
 
 @dataclass
@@ -80,7 +81,7 @@ def grouped(places: Sequence[Path]) -> list[Group]:
             raise UserError(
                 f"{place} is of {config.data.dataset}, but {groups[0].config.data.dataset} is that of others"
             )
-        group = next((each for each in groups if not set(differences(each.config, config)) - set(FREE)), None)
+        group = next((each for each in groups if _one_experiment(each.config, config)), None)
         if group is None:
             group = Group("", {})
             groups.append(group)
@@ -89,13 +90,25 @@ def grouped(places: Sequence[Path]) -> list[Group]:
         group.runs[config.seed] = (place, config, metrics)
     for group in groups:
         paths = [path for path, _, _ in group.runs.values()]
-        names = {re.sub(r"[-_.]?(seed)?[-_.]?\d+$", "", path.name) for path in paths} if len(paths) > 1 else set()
+        names = {re.sub(SEED.format(r"\d+") + "$", "", path.name) for path in paths} if len(paths) > 1 else set()
         name = names.pop() if len(names) == 1 else ""
         group.name = name or paths[0].name
     for group in groups:
         if [each.name for each in groups].count(group.name) > 1:
             group.name = str(next(iter(group.runs.values()))[0])
     return groups
+
+
+def _one_experiment(one: DictConfig, other: DictConfig) -> bool:
+    """Whether two configs differ in nothing but their seeds, those of the runs that they start from included."""
+    differing = set(differences(one, other)) - set(FREE)
+    return not differing or (differing == {"student.weights"} and _start(one) == _start(other))
+
+
+def _start(config: DictConfig) -> str | None:
+    """The run that a run started from, without the number at its name's end where that is the seed of both."""
+    start = config.student.weights
+    return start and re.sub(rf"{SEED.format(config.seed)}(?=(/student)?/*$)", "", start)
 
 
 def _opened(place: Path) -> tuple[DictConfig, Metrics]:
