@@ -29,8 +29,7 @@ SHORT = (
 )
 TRAIN = f"python tools/train.py {MINI}"
 ROUTERS = (
-    f"python tools/ablate_teachers.py {MINI} --routers token,token_topk,equal,sum "
-    "--vary student.router_temperature=0.5 --vary stages.multitask.balance=0.01 --vary student.noisy_gating=false "
+    f"python tools/ablate_teachers.py {MINI} --routers token,token_topk,equal,sum --vary student.noisy_gating=false "
     f"--seeds 0,1,2 --output runs/routers stages.multitask.steps=120 {SHORT}"
 )
 STUDENTS = (
