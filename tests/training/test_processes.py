@@ -235,6 +235,7 @@ def test_every_trained_weight_gets_a_gradient(folder, stage):
     assert [name for name, parameter in trained.items() if parameter.grad is None] == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(folder, processes, monkeypatch):
     overrides = ["name=killed", "stages.distill.steps=1", "stages.multitask.steps=500", *EVERYWHERE]
     run = folder / "runs" / "killed"
