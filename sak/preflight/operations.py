@@ -41,6 +41,7 @@ def operations(config: DictConfig) -> dict[str, tuple[int, int]]:
             with counting() as counter:
                 objective(student, batch)[0].backward()
             student.zero_grad(set_to_none=True)
+            # The counter keeps those of each module that was called, under its class's name.
             teachers = sum(counter.get_flop_counts().get(type(committee).__name__, {}).values())
             parts = config.stages[stage].accumulate
             found[stage] = counter.get_total_flops() * parts, teachers * parts

@@ -63,11 +63,13 @@ def test_seeds_of_what_runs_started_from_are_no_difference(runs, call_tool, tmp_
         runs("other-0", 0, GOOD, weights="runs/b16/student"),  # no seed of its own
         runs("other-1", 1, GOOD, weights="runs/b14/student"),
         runs("other-12", 12, GOOD, weights="runs/two-seed2"),  # of another seed
+        runs("other-2", 2, GOOD, weights="runs/b2"),  # a number that is none, though the same
+        runs("other-4", 4, GOOD, weights="runs/b4"),
     ]
     code, _, _ = call_tool("compare_runs", *tuned, *other)
     assert code == 0
     rows = json.loads((tmp_path / "comparison/comparison.json").read_text())["rows"]
-    assert [row["variant"] for row in rows] == ["tuned", "other-0", "other-1", "other-12"]
+    assert [row["variant"] for row in rows] == ["tuned", "other-0", "other-1", "other-12", "other-2", "other-4"]
     assert rows[0]["runs"] == [str(path) for path in tuned]
 
 

@@ -23,7 +23,6 @@ from sak.research.ablation.report import RETRAINED, Row, Table, as_json, cells
 
 # What runs of one experiment differ in: a seed, and where they and their data lie.
 FREE = ("name", "output", "seed", "data.root", "cache.path")
-SEED = r"[-_.]?(?:seed)?[-_.]?(?<!\d){}"  # at the end of a run's name
 
 
 @dataclass
@@ -90,7 +89,7 @@ def grouped(places: Sequence[Path]) -> list[Group]:
         group.runs[config.seed] = (place, config, metrics)
     for group in groups:
         paths = [path for path, _, _ in group.runs.values()]
-        names = {re.sub(SEED.format(r"\d+") + "$", "", path.name) for path in paths} if len(paths) > 1 else set()
+        names = {re.sub(r"[-_.]?(seed)?[-_.]?\d+$", "", path.name) for path in paths} if len(paths) > 1 else set()
         name = names.pop() if len(names) == 1 else ""
         group.name = name or paths[0].name
     for group in groups:
@@ -108,7 +107,7 @@ def _one_experiment(one: DictConfig, other: DictConfig) -> bool:
 def _start(config: DictConfig) -> str | None:
     """The run that a run started from, without the number at its name's end where that is the seed of both."""
     start = config.student.weights
-    return start and re.sub(rf"{SEED.format(config.seed)}(?=(/student)?/*$)", "", start)
+    return start and re.sub(rf"([-_.]|[-_.]?seed[-_.]?){config.seed}(?=(/student)?/*$)", "", start)
 
 
 def _opened(place: Path) -> tuple[DictConfig, Metrics]:
