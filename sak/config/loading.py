@@ -5,6 +5,7 @@ Every mistake is one sentence that names the key, the file and, where there is o
 
 import copy
 import difflib
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +38,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         UserError: a file is missing or no YAML, a key is unknown, a value has the wrong type, or a key has no value.
     """
-    config = OmegaConf.structured(Config)
+    config = copy.deepcopy(_defaults())
     for file, node in _chain(os.fspath(path)):
         config = _merge(config, reading.content_of_file(node, file), str(file))
     given = set()
@@ -74,6 +75,12 @@ def load(path: str | os.PathLike, overrides: Sequence[str] = ()) -> DictConfig:
         if not trained_beside(config):
             config.stages.multitask.steps = 0
     return config
+
+
+@functools.cache
+def _defaults() -> DictConfig:
+    """To be copied, which takes a sixth of the time of making it from the classes."""
+    return OmegaConf.structured(Config)
 
 
 def find(name: str | os.PathLike) -> Path | None:

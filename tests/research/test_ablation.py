@@ -281,6 +281,7 @@ def test_its_own_trial_of_another_config_is_replaced(committee, forked, tmp_path
     assert config.load(out / "trial" / "config.yaml").student.adapter_ratio == 2
 
 
+@pytest.mark.slow
 def test_a_precision_that_the_machine_chose_is_no_other_experiment(committee, forked, tmp_path, capsys):
     """The runs keep bf16 or fp32, where the config asks for the faster one."""
     arguments = [committee, *SHORT, "precision=auto", "--subsets", "clip", "--output", tmp_path / "out"]
@@ -621,6 +622,7 @@ def faulty(archive):
     image.write_bytes(b"no picture")
 
 
+@pytest.mark.slow
 def test_a_faulty_image_costs_no_table(committee, archive, forked, tmp_path, capsys):
     """What was retrained is written before masking begins; and a run that may skip is masked with the same licence."""
     out = tmp_path / "out"
@@ -658,6 +660,7 @@ def test_that_there_is_no_relative_gain_is_told_before_the_long_part(trained, tm
     assert asked == ["nothing"]
 
 
+@pytest.mark.slow
 def test_selection_by_the_tool_and_against_retrained_students(committee, forked, tmp_path, capsys):
     out = tmp_path / "out"
     assert ablate(committee, "--subsets", "all,none", "--select", "--value", "normals.mean_error", "--seeds", "0,1",

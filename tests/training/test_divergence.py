@@ -13,6 +13,7 @@ from sak.training.train import train
 
 EDGES = ["data.tasks=[edge]", "stages.multitask.evaluate_every=null"]
 EVERY_STEP = ["stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=1"]
+RARE = ["stages.multitask.log_every=100", "stages.multitask.checkpoint_every=2"]
 
 
 def at_step(monkeypatch, stage, step, ruin):
@@ -54,7 +55,7 @@ def outcome(run):
 
 
 @pytest.mark.parametrize(
-    "looks", [EVERY_STEP, ["stages.multitask.log_every=100", "stages.multitask.checkpoint_every=2"]]
+    "looks", [EVERY_STEP, pytest.param(RARE, marks=pytest.mark.slow)], ids=["every step", "rarely"]
 )
 @pytest.mark.parametrize(
     ("stage", "step", "ruin", "options", "message"),

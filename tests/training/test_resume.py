@@ -38,6 +38,7 @@ def stress(kills, *options):
     assert ": 0 differences" in process.stdout
 
 
+@pytest.mark.slow
 def test_killed_at_a_few_random_moments(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(STRESS.parent)
     count, different = runpy.run_path(str(STRESS))["stress"](tmp_path, 3, half=False)
