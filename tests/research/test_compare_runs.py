@@ -7,6 +7,8 @@ import shutil
 import pytest
 from PIL import Image
 
+from sak import config
+
 GOOD = {"semseg": {"miou": 20.0}, "normals": {"mean_error": 30.0}}
 
 
@@ -55,6 +57,19 @@ def test_seeds_are_one_row_with_an_interval(runs, call_tool, tmp_path):
     page = (tmp_path / "comparison/comparison.md").read_text()
     assert "| `student.router` | mor   | sum |" in page
     assert Image.open(tmp_path / "comparison/comparison.png").size[0] > 200
+
+
+def test_a_teacher_that_one_lacks_is_one_difference(runs, call_tool, tmp_path):
+    one, two = runs("one", 0, GOOD), runs("two", 0, GOOD)
+    content = config.load(two / "config.yaml")
+    content.teachers.other = content.teachers.dinov2
+    content.student.adapter_ratio = 3
+    config.save(content, two / "config.yaml")
+    assert call_tool("compare_runs", one, two)[0] == 0
+    assert json.loads((tmp_path / "comparison/comparison.json").read_text())["differences"] == {
+        "`student.adapter_ratio`": {"one": "4", "two": "3"},
+        "`teachers.other`": {"one": "–", "two": "given"},
+    }
 
 
 def test_seeds_of_what_runs_started_from_are_no_difference(runs, call_tool, tmp_path):

@@ -162,14 +162,27 @@ def _row(group: Group, tasks: Sequence[str]) -> Row:
 
 def config_differences(groups: Sequence[Group]) -> list[list[str]]:
     """A header, and a line for each key that is not the same in all groups; [] if there is none."""
-    first = groups[0].config
-    keys = sorted({key for group in groups for key in differences(first, group.config)} - set(FREE))
-    lines = [[f"`{key}`", *(_value(group.config, key) for group in groups)] for key in keys]
+    configs = [group.config for group in groups]
+    keys = {key for config in configs for key in differences(configs[0], config)} - set(FREE)
+    keys = {_outermost(key, configs) for key in keys}
+    lines = [[f"`{key}`", *(_value(config, key) for config in configs)] for key in sorted(keys)]
     return [["key", *(group.name for group in groups)], *lines] if lines else []
+
+
+def _outermost(key: str, configs: Sequence[DictConfig]) -> str:
+    """The key, or what it is part of and some configs have and others lack: a teacher is one difference, not ten."""
+    parts = key.split(".")
+    for end in range(1, len(parts)):
+        whole = ".".join(parts[:end])
+        if any(OmegaConf.select(config, whole) is None for config in configs):
+            return whole
+    return key
 
 
 def _value(config: DictConfig, key: str) -> str:
     value = OmegaConf.select(config, key)
+    if isinstance(value, DictConfig):
+        return "given"
     return "–" if value is None else shown(value).replace("|", "\\|")
 
 
