@@ -4,6 +4,7 @@ Legend: S sources that a router mixes.
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def save(picture: Figure | np.ndarray, path: Path) -> None:
     drawn = pixels(picture) if isinstance(picture, Figure) else picture
     with replacing(path) as partial:
         Image.fromarray(drawn).save(partial, format="png", optimize=True)
+
+
+def copy_small(source: Path, target: Path) -> None:
+    """Copy a picture, with a palette of 256 colours where that is smaller: a repository keeps its figures small."""
+    with Image.open(source) as picture:
+        # Pillow's default merges colours that few pixels have, as those of a legend, with others.
+        palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    with replacing(target) as partial:
+        palette.save(partial, format="PNG", optimize=True)
+        if partial.stat().st_size > source.stat().st_size:
+            shutil.copyfile(source, partial)
 
 
 def tiled(pictures: Sequence[np.ndarray]) -> np.ndarray:

@@ -4,7 +4,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sak.plotting import GAP, PAGE, heat_map, pixels, save, tiled, weight_bar, weight_map
+from sak.plotting import GAP, PAGE, copy_small, heat_map, pixels, save, tiled, weight_bar, weight_map
 
 
 def test_a_saved_picture_has_all_of_its_colours(tmp_path):
@@ -18,6 +18,24 @@ def test_a_saved_picture_has_all_of_its_colours(tmp_path):
     figure.subplots().imshow(gradient, interpolation="nearest")
     save(figure, tmp_path / "figure.png")
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "figure.png")), pixels(figure))
+
+
+def test_a_copy_is_small_where_a_palette_makes_it_so_and_near_in_any_case(tmp_path):
+    """Of lines with soft edges and one rare colour; and of noise, whose palette would be larger than three pixels."""
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().plot(np.random.default_rng(0).normal(size=(40, 5)).cumsum(0))
+    drawn = pixels(figure).copy()
+    drawn[:3, :3] = (250, 0, 240)
+    for name, picture, smaller in (("lines", drawn, True), ("dots", drawn[:1, :3], False)):
+        save(picture, tmp_path / f"{name}.png")
+        copy_small(tmp_path / f"{name}.png", tmp_path / "copy.png")
+        with Image.open(tmp_path / "copy.png") as image:
+            copied = np.array(image.convert("RGB"), int)
+        assert np.abs(copied - picture).max() < 40
+        assert np.abs(copied - picture).mean() < 1
+        np.testing.assert_array_equal(copied[0, :3], picture[0, :3])
+        sizes = [(tmp_path / f"{each}.png").stat().st_size for each in ("copy", name)]
+        assert sizes[0] < 0.8 * sizes[1] if smaller else sizes[0] == sizes[1]
 
 
 @pytest.mark.parametrize(

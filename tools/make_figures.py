@@ -5,17 +5,14 @@ after Ctrl-C or a kill, and --again runs the commands in any case. All of it tak
 named. The tables of the pages are written by hand from what the commands print."""
 
 import shlex
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from sak.cli import run, tool_parser
 from sak.errors import UserError
-from sak.files import replacing
+from sak.plotting import copy_small
 
 EXAMPLE = """example:
   python tools/make_figures.py --list
@@ -220,21 +217,14 @@ def made(place: str) -> Path | None:
 
 
 def publish(place: str, target: Path) -> None:
-    """Copy a figure, with a palette of 256 colours where that is smaller: the repository keeps its figures small.
-
+    """
     Raises:
-        UserError: the commands have not left one there.
+        UserError: the commands have not left a figure there.
     """
     source = made(place)
     if source is None:
         raise UserError(f"there is no {place}, which the commands were to make: --again runs them once more")
-    with Image.open(source) as picture:
-        # Pillow's default merges colours that few pixels have, as those of a legend, with others.
-        palette = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    with replacing(target) as partial:
-        palette.save(partial, format="PNG", optimize=True)
-        if partial.stat().st_size > source.stat().st_size:
-            shutil.copyfile(source, partial)
+    copy_small(source, target)
     print(f"{target} <- {source.relative_to(ROOT)}")
 
 

@@ -5,7 +5,6 @@ writes what is finished by then, and the same command goes on. --page keeps the 
 its figures beside it. See docs/RESULTS.md."""
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -74,11 +73,13 @@ def keep_results(page: Path, file: Path) -> None:
     """Put the results between their marks on a page, and their figures into its folder of figures."""
     from benchmarks.page import keep
 
+    from sak.plotting import copy_small
+
     text = file.read_text(encoding="utf-8").partition("\n")[2]
     (page.parent / "figures").mkdir(exist_ok=True)
     for picture in ("bias.png", "efficiency.png", "routing.png"):
         if (file.parent / picture).is_file():
-            shutil.copyfile(file.parent / picture, page.parent / "figures" / f"results_{picture}")
+            copy_small(file.parent / picture, page.parent / "figures" / f"results_{picture}")
             text = text.replace(f"]({picture})", f"](figures/results_{picture})")
     keep(page, "results", text)
 
