@@ -17,7 +17,7 @@ from sak.research.ablation import jobs
 from sak.research.ablation.cost import steps_of
 from sak.research.reproduction import study
 from sak.research.reproduction.figures import bias_figure, efficiency_figure
-from sak.research.reproduction.report import claims, leading, markdown, students
+from sak.research.reproduction.report import by_task, claims, leading, markdown, students
 from sak.research.reproduction.reproduce import Reproduction, reproduction
 from sak.research.reproduction.results import Results
 from sak.research.reproduction.study import CLAIMS, EQUAL_STEPS, NO_TEACHERS, SAK, SINGLE_TASK, cost, matched_steps
@@ -221,6 +221,18 @@ def test_claims_are_told_by_pairs_of_one_seed(tasks):
     assert by_pair["many-to-one", "best single teacher"][1] == "not decided"
     assert "(here: only clip)" in by_pair["many-to-one", "best single teacher"][0]
     assert by_pair[SAK, "router-sum"][1:] == ["not measured yet", "", "0"]
+
+
+def test_what_lies_behind_a_claim_is_told_task_by_task(tasks):
+    results = Results(tasks, measured(**{"config": (44, 18), "many-to-one": (43.5, 17), "only-clip": (40, 18)}))
+    told = {(claim.better, claim.worse): results.task_differences(claim) for claim in CLAIMS}
+    assert told[SAK, "many-to-one"] == {"semseg": pytest.approx([0.5] * 3), "normals": [-1] * 3}  # fewer degrees
+    assert told["many-to-one", "best single teacher"]["semseg"] == pytest.approx([3.5] * 3)
+    assert told[SAK, SINGLE_TASK] == {"semseg": pytest.approx([4] * 3), "normals": [2] * 3}
+    assert told[SAK, NO_TEACHERS] == {}
+    table = by_task(results)
+    assert re.search(r"\| many to one − only clip +\| \+3\.50 \(\+3\.50 to \+3\.50\) +\| \+1\.00 ", table)
+    assert by_task(Results(tasks, {})) == ""
 
 
 def test_one_seed_decides_nothing(tasks):

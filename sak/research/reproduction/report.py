@@ -22,6 +22,16 @@ def claims(results: Results) -> list[list[str]]:
     return rows
 
 
+def by_task(results: Results) -> str:
+    """What lies behind the claims: of each pair the differences in the tasks' own metrics; "" before there is any."""
+    rows = [["above 0: the first is better", *results.tasks]]
+    for claim in CLAIMS:
+        if differences := results.task_differences(claim):
+            pair = (title(results.named(name) or name) for name in (claim.better, claim.worse))
+            rows.append([" − ".join(pair), *(interval(differences[task]) for task in results.tasks)])
+    return tables.markdown(rows) if len(rows) > 1 else ""
+
+
 def leading(results: Results) -> str:
     """Which frozen teacher leads in which task."""
     leaders = results.leaders()
@@ -84,18 +94,20 @@ def markdown(
     parts = [
         facts,
         tables.markdown(claims(results)),
+        by_task(results),
         leading(results),
         students(results, parameters, seconds),
         "Δm: the mean relative gain over the students of one task each, whose metrics are means over seeds. ± and "
         "brackets: 95 % interval of the mean over seeds (Student's t). A claim holds where the interval of the "
-        "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Which single teacher is "
-        "the best was chosen by the same runs. Frozen: the teacher as it is, under the same heads, trained as long. "
-        "Training: steps × the median seconds of a step, without evaluation.",
+        "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Task by task: differences "
+        "of the metrics in the table of students; where there is none, one of twenty such intervals leaves out 0 all the "
+        "same. Which single teacher is the best was chosen by the same runs. Frozen: the teacher as it is, under the "
+        "same heads, trained as long. Training: steps × the median seconds of a step, without evaluation.",
         *(f"{task} is not in Δm: its single-task students have 0 there." for task in _left_out(results)),
         *(f"![{caption}]({file})" for caption, file in pictures.items()),
         *(f"{name} failed and is missing: {reason}" for name, reason in failed.items()),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(part for part in parts if part)
 
 
 def _left_out(results: Results) -> list[str]:

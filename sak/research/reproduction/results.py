@@ -75,6 +75,17 @@ class Results:
         better, worse = (self.gains(self.named(name) or "") for name in (claim.better, claim.worse))
         return [better[seed] - worse[seed] for seed in better if seed in worse]
 
+    def task_differences(self, claim: Claim) -> dict[str, list[float]]:
+        """{task: what the better has more of its headline metric than the worse, where less is better what it has less,
+        in pairs of one seed}; empty before both are finished with a seed."""
+        better, worse = (self.students.get(self.named(name) or "", {}) for name in (claim.better, claim.worse))
+        pairs = [(better[seed], worse[seed]) for seed in better if seed in worse]
+        found = {}
+        for task, kind in self.tasks.items() if pairs else ():
+            metric, higher = kind.headline()
+            found[task] = [(one[task][metric] - other[task][metric]) * (1 if higher else -1) for one, other in pairs]
+        return found
+
     def leaders(self) -> dict[str, tuple[str, str]]:
         """{task: (the frozen teacher that leads, whether it is ahead of the second by more than chance)}."""
         found = {}
