@@ -99,10 +99,10 @@ def markdown(
         students(results, parameters, seconds),
         "Δm: the mean relative gain over the students of one task each, whose metrics are means over seeds. ± and "
         "brackets: 95 % interval of the mean over seeds (Student's t). A claim holds where the interval of the "
-        "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Task by task: differences "
-        "of the metrics in the table of students; where there is none, one of twenty such intervals leaves out 0 all the "
-        "same. Which single teacher is the best was chosen by the same runs. Frozen: the teacher as it is, under the "
-        "same heads, trained as long. Training: steps × the median seconds of a step, without evaluation.",
+        "difference, in pairs of one seed, lies above 0; where it holds 0, nothing is decided. Task by task: of the "
+        "metrics in the table of students; one of twenty such intervals leaves out 0 where there is no difference. "
+        "Which single teacher is the best was chosen by the same runs. Frozen: the teacher as it is, under the same "
+        "heads, trained as long. Training: steps × the median seconds of a step, without evaluation.",
         *(f"{task} is not in Δm: its single-task students have 0 there." for task in _left_out(results)),
         *(f"![{caption}]({file})" for caption, file in pictures.items()),
         *(f"{name} failed and is missing: {reason}" for name, reason in failed.items()),
