@@ -12,7 +12,6 @@ from pathlib import Path
 
 from sak.cli import run, tool_parser
 from sak.errors import UserError
-from sak.plotting import copy_small
 
 EXAMPLE = """example:
   python tools/make_figures.py --list
@@ -221,6 +220,8 @@ def publish(place: str, target: Path) -> None:
     Raises:
         UserError: the commands have not left a figure there.
     """
+    from sak.plotting import copy_small
+
     source = made(place)
     if source is None:
         raise UserError(f"there is no {place}, which the commands were to make: --again runs them once more")
