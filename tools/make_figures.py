@@ -57,9 +57,8 @@ ABLATION = (
     f"--output runs/ablation stages.multitask.steps=240 {SHORT}"
 )
 REPRODUCTION = (
-    "python tools/reproduce_mini.py stages.distill.steps=240 stages.multitask.steps=500 stages.multitask.labelled=0.1 "
-    "cache.path=cache cache.views=4 cache.dtype=int8 'cache.stages=[multitask]' --seeds 0,1,2 "
-    "--factors paths,teachers,tasks --jobs 2 --page docs/RESULTS.md"
+    "python tools/reproduce_mini.py stages.distill.steps=240 stages.multitask.steps=450 cache.path=cache cache.views=3 "
+    "'cache.stages=[distill,multitask]' --seeds 0,1,2 --factors paths,teachers,tasks --jobs 2 --page docs/RESULTS.md"
 )
 PHOTOGRAPHS = (
     'python -c "from pathlib import Path; from PIL import Image; from skimage import data; '

@@ -44,6 +44,17 @@ def test_the_commands_name_tools_and_configs_that_are_there(tool):
                 config.load(str(ROOT / place))
 
 
+def test_what_the_last_command_sets_is_said_by_the_page(tool):
+    """A figure within a block that a tool writes has that block's command: a page may name others beside it."""
+    for source in tool.SOURCES.values():
+        page = (ROOT / source.page).read_text(encoding="utf-8")
+        for word in shlex.split(source.commands[-1]):
+            assert word in page or "=" not in word or "runs/" in word, (source.page, word)
+        for block in re.findall(r"<!-- measured: .*?<!-- end", page, re.DOTALL):
+            if any(f"figures/{name}" in block for name in source.figures):
+                assert source.commands[-1] in block, source.page
+
+
 @pytest.fixture
 def small(tool, monkeypatch, tmp_path):
     """Two figures that a script makes, which counts its calls; in a folder instead of the repository."""
