@@ -23,6 +23,7 @@ from sak.evaluation.masking import MaskedStudents
 from sak.evaluation.subject import open_subject
 from sak.metrics.delta_m import delta_m
 from sak.research.ablation import jobs, report
+from sak.research.ablation.ablate import AblationRunner
 from sak.research.ablation.cost import Timing, duration, evaluations_of, mean_timing, steps_of, timing, trial_of
 from sak.research.ablation.figure import figure
 from sak.research.ablation.jobs import Job, last_line, run_jobs
@@ -338,6 +339,22 @@ def test_a_trial_is_short_and_leaves_the_cache_alone(committee, tmp_path):
     trial = trial_of(config.load(committee, overrides), tmp_path)
     assert (trial.stages.distill.steps, trial.stages.multitask.steps) == (3, 10)
     assert (trial.stages.multitask.epochs, trial.cache.path) == (None, None)
+
+
+def test_a_variant_takes_as_long_as_its_own_finished_runs(committee, tmp_path, monkeypatch):
+    variants = all_variants(["dinov2", "clip"], "single", {})
+    ablation = Ablation(committee, [], variants, [0, 1], output=tmp_path / "out")
+    took = {"config-seed0": 9.0, "config-seed1": 11.0, "clip-seed1": 2.0}
+    per_step = "sak.research.ablation.ablate.timing"
+    monkeypatch.setattr(per_step, lambda config: Timing({"multitask": took[config.name]}, rest=0.0))
+    for name in took:
+        (tmp_path / "out" / "runs" / name).mkdir(parents=True)
+        (tmp_path / "out" / "runs" / name / "metrics.json").write_text("{}")
+    (tmp_path / "out" / "configs").mkdir()
+    (tmp_path / "out" / "configs" / "config-seed0.yaml").write_text("")
+    speeds, source = AblationRunner(ablation, (), 1, (), ())._speeds()
+    assert {name: speed.step["multitask"] for name, speed in speeds.items()} == {CONFIG: 10, "clip": 2, "dinov2": 9}
+    assert source == "3 finished runs, variants without any as the median of all"
 
 
 def test_a_dry_run_plans_and_trains_nothing(committee, forked, tmp_path, capsys):

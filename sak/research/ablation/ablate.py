@@ -166,27 +166,34 @@ class AblationRunner:
             names = ", ".join(map(subset_name, self.masked))
             lines.append(f"masked, nothing is trained for it: {names}, of {len(ablation.seeds)} students")
         if missing or masked:
-            speed, source = self._speed()
-            seconds = sum(
-                speed.whole(self.steps[run.variant.name], evaluations_of(run.config, self.steps[run.variant.name]))
-                for run in missing
-            )
+            speeds, source = self._speeds()
+            seconds = sum(self._seconds(run, speeds[run.variant.name]) for run in missing)
             steps = sum(self._steps(run) for run in missing)
-            of_masked = f", and at most {duration(masked * speed.rest)} for the masked students" if masked else ""
+            rest = masked * speeds[CONFIG].rest
+            of_masked = f", and at most {duration(rest)} for the masked students" if masked else ""
             lines.append(
                 f"time: about {duration(seconds / self.jobs)} for {steps:,} steps{of_masked}; by {source}, without the "
-                "start of each process, and as if every variant were as fast"
+                "start of each process"
             )
         return "\n".join(lines)
 
     def _steps(self, run: Run) -> int:
         return sum(self.steps[run.variant.name].values())
 
-    def _speed(self) -> tuple[Timing, str]:
-        """Of a step, and where that is known from."""
+    def _seconds(self, run: Run, speed: Timing) -> float:
+        steps = self.steps[run.variant.name]
+        return speed.whole(steps, evaluations_of(run.config, steps))
+
+    def _speeds(self) -> tuple[dict[str, Timing], str]:
+        """Of each variant, by its own finished runs, else by all, else by a trial; and where that is known from."""
+        variants = [variant.name for variant in self.ablation.variants]
         finished = [run for run in self.ablation.runs if run.directory.finished]
         if finished:
-            return mean_timing([self._timing(run.name) for run in finished]), f"{len(finished)} finished runs"
+            of_all = mean_timing([self._timing(run.name) for run in finished])
+            own = {name: [self._timing(run.name) for run in finished if run.variant.name == name] for name in variants}
+            speeds = {name: mean_timing(timings) if timings else of_all for name, timings in own.items()}
+            as_all = "" if all(own.values()) else ", variants without any as the median of all"
+            return speeds, f"{len(finished)} finished runs{as_all}"
         config = trial_of(self.ablation.of(CONFIG)[0].config, self.output)
         run = RunDirectory(config)
         try:
@@ -198,7 +205,8 @@ class AblationRunner:
             failed = self._run([self._job("trial", config, self.train, run.path)])
             if failed:
                 raise UserError(f"the trial run failed: {failed['trial']} (see {self.output / 'logs' / 'trial.log'})")
-        return timing(config), f"a trial of {TRIAL_STEPS} steps of each stage, whose first is left out of the median"
+        source = f"a trial of {TRIAL_STEPS} steps of each stage, whose first is left out of the median"
+        return dict.fromkeys(variants, timing(config)), f"{source}, as if every variant were as fast"
 
     @functools.cache  # noqa: B019  (there is one runner in a process)
     def _timing(self, run_name: str) -> Timing:
