@@ -2,8 +2,10 @@
 
 Says a plan and how long it takes, trains what is missing, and writes results.md, results.json and figures. Ctrl-C
 writes what is finished by then, and the same command goes on. --page keeps the results between their marks on a page,
-its figures beside it. See docs/RESULTS.md."""
+its figures beside it; --section lets it keep several. See docs/RESULTS.md."""
 
+import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,7 +20,7 @@ EXAMPLE = """example:
   python tools/reproduce_mini.py --quick
   python tools/reproduce_mini.py --seeds 0,1,2,3,4 --jobs 2 --page docs/RESULTS.md
   python tools/reproduce_mini.py --seeds 0,1,2 --factors paths,teachers,tasks
-  python tools/reproduce_mini.py stages.multitask.steps=250 --output runs/short"""
+  python tools/reproduce_mini.py student.stem_weights=null --output runs/raw --page docs/RESULTS.md --section raw"""
 
 
 def main(arguments: list[str]) -> None:
@@ -40,6 +42,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps and one seed, to see that it works")
     parser.add_argument("--output", metavar="DIR", help="default: <output>/<name>-reproduction of the config")
     parser.add_argument("--page", type=Path, metavar="FILE", help="a Markdown page that keeps the results")
+    parser.add_argument(
+        "--section", type=_section, default="results", metavar="NAME",
+        help="of the page's marks, and the start of its figures' names; default: results",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan (and the trial that it may need)")
     options = parser.parse_intermixed_args(arguments)
     if "=" in options.config:  # an override, where the config is left out
@@ -64,12 +70,18 @@ def main(arguments: list[str]) -> None:
             file = runner.finish(options.dry_run)
         finally:  # what is finished is worth a page, also after Ctrl-C or where another run failed
             if options.page is not None and not options.dry_run and runner.file.is_file():
-                keep_results(options.page, runner.file)
+                keep_results(options.page, runner.file, options.section)
     if file is not None:
         print(f"Finished: {file}")
 
 
-def keep_results(page: Path, file: Path) -> None:
+def _section(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_-]{1,60}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of up to 60 of a-z, 0-9, _ and -")
+    return text
+
+
+def keep_results(page: Path, file: Path, section: str) -> None:
     """Put the results between their marks on a page, and their figures into its folder of figures."""
     from benchmarks.page import keep
 
@@ -79,9 +91,9 @@ def keep_results(page: Path, file: Path) -> None:
     (page.parent / "figures").mkdir(exist_ok=True)
     for picture in ("bias.png", "efficiency.png", "routing.png"):
         if (file.parent / picture).is_file():
-            copy_small(file.parent / picture, page.parent / "figures" / f"results_{picture}")
-            text = text.replace(f"]({picture})", f"](figures/results_{picture})")
-    keep(page, "results", text)
+            copy_small(file.parent / picture, page.parent / "figures" / f"{section}_{picture}")
+            text = text.replace(f"]({picture})", f"](figures/{section}_{picture})")
+    keep(page, section, text)
 
 
 if __name__ == "__main__":

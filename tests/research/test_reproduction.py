@@ -286,6 +286,7 @@ def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsy
     path, overrides = committee
     page = tmp_path / "RESULTS.md"
     page.write_text("# Results\n\n<!-- measured: results -->\noutdated\n<!-- end: results -->\n")
+    beside = tmp_path / "beside.md"
 
     def stopped(runner, jobs):
         raise KeyboardInterrupt("stopped")
@@ -304,7 +305,15 @@ def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsy
         with pytest.raises(KeyboardInterrupt, match="stopped"):
             runpy.run_path(str(TOOL))["main"](call)
         assert ("outdated" in page.read_text()) is not finished
-    assert re.search(r"\| SAK +\| +1 \| +44\.00 \| +18\.00 \|", page.read_text())
+    student = r"\| SAK +\| +1 \| +44\.00 \| +18\.00 \|"
+    assert re.search(student, page.read_text())
+
+    # To a page that does not exist yet, under a name of one's own.
+    call = [*call[:-3], str(tmp_path / "short"), "--page", str(beside), "--section", "short_runs"]
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        runpy.run_path(str(TOOL))["main"](call)
+    assert beside.read_text().startswith("# beside\n\n## short_runs\n\n<!-- measured: short_runs -->\n")
+    assert re.search(student, beside.read_text())
 
 
 @pytest.mark.slow

@@ -34,5 +34,5 @@ def test_a_new_section_comes_last_and_a_new_page_gets_a_title(keep, tmp_path):
     keep(page, "speed", "fast")
     keep(page, "size", "small")
     text = page.read_text()
-    assert text.startswith("# Benchmarks\n\n## speed\n\n<!-- measured: speed -->\nfast\n")
+    assert text.startswith("# page\n\n## speed\n\n<!-- measured: speed -->\nfast\n")
     assert text.endswith("## size\n\n<!-- measured: size -->\nsmall\n<!-- end: size -->\n")
