@@ -286,7 +286,6 @@ def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsy
     path, overrides = committee
     page = tmp_path / "RESULTS.md"
     page.write_text("# Results\n\n<!-- measured: results -->\noutdated\n<!-- end: results -->\n")
-    beside = tmp_path / "beside.md"
 
     def stopped(runner, jobs):
         raise KeyboardInterrupt("stopped")
@@ -309,6 +308,7 @@ def test_what_is_finished_is_kept_when_the_user_stops(committee, tmp_path, capsy
     assert re.search(student, page.read_text())
 
     # To a page that does not exist yet, under a name of one's own.
+    beside = tmp_path / "beside.md"
     call = [*call[:-3], str(tmp_path / "short"), "--page", str(beside), "--section", "short_runs"]
     with pytest.raises(KeyboardInterrupt, match="stopped"):
         runpy.run_path(str(TOOL))["main"](call)
