@@ -47,7 +47,10 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("method", METHODS)
+QUICK = ("losa", "lora", "full")  # one that is frozen, one inside of the backbone, all of it
+
+
+@pytest.mark.parametrize("method", [m if m in QUICK else pytest.param(m, marks=pytest.mark.slow) for m in METHODS])
 def test_a_killed_run_ends_as_one_that_was_not(settings, method, train_until_killed):
     whole = train.train(settings(method))
     train_until_killed(settings(method, "name=killed"), "multitask")

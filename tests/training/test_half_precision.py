@@ -78,7 +78,9 @@ def test_steps_move_the_weights_as_full_precision_does(tiny, scaled):
         assert (found - expected).norm() < 0.1 * expected.norm(), name
 
 
-@pytest.mark.parametrize(("stage", "step"), [("distill", 1), ("multitask", 0), ("multitask", 2)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [pytest.param("distill", 1, marks=pytest.mark.slow), ("multitask", 0), ("multitask", 2)]
+)
 def test_the_scale_is_kept_through_a_kill(tiny, scaled, monkeypatch, stage, step):
     """In the middle of either stage, and between them: the second stage begins with the scale of the first."""
     scaled(scale=2.0**16)

@@ -213,6 +213,7 @@ def objective(model, batch):
     return sum(p.square().mean() for p in model(batch["image"]).predictions.values()), {}
 
 
+@pytest.mark.slow
 def test_compiled_is_the_same_function_and_leaves_no_trace(student, monkeypatch):
     # The compiler's front half: what it would generate code from, run as it is.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))

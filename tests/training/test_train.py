@@ -85,7 +85,9 @@ def test_from_nothing_to_results(tiny, pictures):
         assert sorted(file.name for file in folder.iterdir()) == ["multitask-0000002.png", "multitask-0000004.png"]
 
 
-@pytest.mark.parametrize(("stage", "step"), [("distill", 2), ("multitask", 0), ("multitask", 3)])
+@pytest.mark.parametrize(
+    ("stage", "step"), [("distill", 2), ("multitask", 0), pytest.param("multitask", 3, marks=pytest.mark.slow)]
+)
 def test_killed_and_started_again_it_ends_where_it_would_have(tiny, monkeypatch, stage, step):
     often = ["stages.distill.checkpoint_every=1", "stages.multitask.checkpoint_every=2"]
     whole = train.train(config.load(tiny, [*often, "name=whole"]))

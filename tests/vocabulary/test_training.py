@@ -62,7 +62,7 @@ def test_a_finished_run_is_left_alone(read, monkeypatch):
     assert train(config.load(read / "config.yaml")).path == read
 
 
-@pytest.mark.parametrize("where", [1, 2])
+@pytest.mark.parametrize("where", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_and_resumed_is_unbroken(reading, read, monkeypatch, where):
     """With dropout, whose draws are the step's; before, at and after an evaluation."""
     settings, real, calls = reading(), VocabularyTraining._step, []
