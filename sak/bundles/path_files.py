@@ -42,6 +42,7 @@ class PathRecord:
         width: D of the stem.
         depth: the number of the stem's blocks.
         ratio: D divided by the adapters' inner width.
+        norm: whether it has a LayerNorm at each level.
         stem: the stem's name in timm.
         fingerprint: of the stem's weights.
         spec: how the config of the run described the teacher, where there was one.
@@ -59,6 +60,7 @@ class PathRecord:
     fingerprint: str
     spec: dict | None = None
     weights_sha256: str | None = None
+    norm: bool = True
 
 
 def fingerprint(student: Student) -> str:
@@ -93,6 +95,7 @@ def record_of(student: Student, teacher: str) -> PathRecord:
         ratio=student.settings["adapter_ratio"],
         stem=student.stem.name,
         fingerprint=fingerprint(student),
+        norm=student.settings["path_norm"],
     )
 
 
@@ -153,6 +156,7 @@ def check_fits(record: PathRecord, student: Student, file: str | os.PathLike) ->
         "depth": student.stem.depth,
         "levels": list(student.levels),
         "ratio": student.settings["adapter_ratio"],
+        "norm": student.settings["path_norm"],
     }
     for name, value in ours.items():
         if getattr(record, name) != value:
@@ -194,7 +198,7 @@ def swap_path(place: str | os.PathLike, file: str | os.PathLike, output: str | o
     own = record_of(student, record.teacher)
     check_fits(record, student, file)
     _check_dims(record, own.dims, f"that of {record.teacher} in {place}", file)
-    path = AdapterPath(own.width, own.depth, own.levels, record.dims, own.ratio, record.aligner)
+    path = AdapterPath(own.width, own.depth, own.levels, record.dims, own.ratio, record.aligner, own.norm)
     try:
         path.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

@@ -101,6 +101,7 @@ class StudentConfig:
     levels: list[int] = field(default_factory=lambda: [2, 5, 8, 11])
     paths: str = "adapter"  # or none: teachers are distilled straight from the stem, which alone the heads read
     adapter_ratio: int = 4
+    path_norm: bool = True  # a LayerNorm at each level of each path, as published; false keeps the tokens' lengths
     aligner: bool | None = None  # null: where widths differ
     router: str = "mor"  # the paper's; or token, token_topk, equal, sum (docs/routers_and_losses.md)
     noisy_gating: bool = True

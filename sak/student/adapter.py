@@ -76,6 +76,8 @@ class AdapterPath(TeacherPath):
         dims: the teacher's width D_t at each level.
         ratio: D divided by the adapters' inner width.
         aligner: None puts an aligner where widths differ, True at every level, False nowhere.
+        norm: False for f = a_i without the class token. Behind a LayerNorm all tokens have nearly one length; a
+            teacher's have not, and are distilled with their lengths (docs/RESULTS.md measures what that is worth).
     """
 
     def __init__(
@@ -86,11 +88,13 @@ class AdapterPath(TeacherPath):
         dims: Sequence[int],
         ratio: int = 4,
         aligner: bool | None = None,
+        norm: bool = True,
     ):
         super().__init__()
         self.levels = tuple(levels)
         self.adapters = nn.ModuleList(Adapter(width, ratio) for _ in range(depth + 1))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in levels)  # torch's epsilon, as published
+        # torch's epsilon, as published
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for _ in levels)
         self.aligners = nn.ModuleList(
             nn.Linear(width, dim) if (dim != width if aligner is None else aligner) else nn.Identity() for dim in dims
         )

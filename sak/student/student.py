@@ -44,6 +44,7 @@ class Student(
         paths: ``adapter`` (one adapter path per teacher) or ``none`` (many-to-one distillation: every teacher is
             distilled straight from the stem's levels through its own aligners, and the heads read the stem alone).
         adapter_ratio: D divided by the adapters' inner width.
+        path_norm: whether each path has a LayerNorm at each level, as published.
         aligner: None puts an aligner where a teacher's width differs from the stem's, True everywhere, False nowhere.
             Without paths, None stands for True. Or {teacher: such a value}.
         router: learned: ``mor`` (Mixture of Representations, the paper's: one set of weights for the image), ``token``
@@ -78,6 +79,7 @@ class Student(
         stem_options: dict | None = None,
         paths: str = "adapter",
         adapter_ratio: int = 4,
+        path_norm: bool = True,
         aligner: bool | Mapping[str, bool | None] | None = None,
         router: str = "mor",
         noisy_gating: bool = True,
@@ -117,7 +119,7 @@ class Student(
             with draws.of(f"paths.{teacher}"):
                 if paths == "none":
                     return StemPath(width, self.levels, dims, aligned)
-                return AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligned)
+                return AdapterPath(width, self.stem.depth, self.levels, dims, adapter_ratio, aligned, path_norm)
 
         self.paths = nn.ModuleDict({teacher: path(teacher, dims) for teacher, dims in teachers.items()})
         # What the routers mix, in the order of their weights.

@@ -125,6 +125,7 @@ def test_what_does_not_fit(bundles, tmp_path):
     assert "the path has width 64, but this student 32" in said(width=64)
     assert "the path has levels [0], but this student [0, 1]" in said(levels=[0])
     assert "the path has ratio 2, but this student 4" in said(ratio=2)
+    assert "the path has norm False, but this student True" in said(norm=False)
     assert "has the widths [8, 8], but that of a in" in said(dims=[8, 8])
     assert "no adapter path of a teacher 'c'; it has those of: a, b" in said(teacher="c")
     write({})

@@ -29,10 +29,10 @@ class PlainAdapter(nn.Module):
 class PlainPath(nn.Module):
     """a_0 = A_0(x_0), a_i = A_i(a_{i-1} + x_i); at a level LayerNorm(a_i without the class token), then the aligner."""
 
-    def __init__(self, width, depth, dims, ratio):
+    def __init__(self, width, depth, dims, ratio, norm):
         super().__init__()
         self.adapters = nn.ModuleList(PlainAdapter(width, ratio) for _ in range(depth + 1))
-        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in dims)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) if norm else nn.Identity() for _ in dims)
         self.aligners = nn.ModuleList(nn.Linear(width, d) if d != width else nn.Identity() for d in dims)
 
 
@@ -82,9 +82,10 @@ class PlainStudent(nn.Module):
     Args:
         stem: a timm vision transformer and ``options`` of its architecture.
         tasks: {task: channels}; teachers: {teacher: width at each level}.
+        path_norm: False for paths without a LayerNorm, which are not the paper's.
     """
 
-    def __init__(self, stem, image_size, tasks, teachers, levels=(2, 5, 8, 11), ratio=4, options=None):
+    def __init__(self, stem, image_size, tasks, teachers, levels=(2, 5, 8, 11), ratio=4, options=None, path_norm=True):
         super().__init__()
         self.stem = nn.Module()
         self.stem.vit = timm.create_model(
@@ -93,7 +94,7 @@ class PlainStudent(nn.Module):
         self.stem.vit.norm = nn.Identity()
         width, depth = self.stem.vit.embed_dim, len(self.stem.vit.blocks)
         self.levels = tuple(levels)
-        self.paths = nn.ModuleDict({t: PlainPath(width, depth, dims, ratio) for t, dims in teachers.items()})
+        self.paths = nn.ModuleDict({t: PlainPath(width, depth, dims, ratio, path_norm) for t, dims in teachers.items()})
         self.routers = nn.ModuleDict(
             {task: nn.ModuleList(PlainRouter(width, 1 + len(teachers)) for _ in levels) for task in tasks}
         )

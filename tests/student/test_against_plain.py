@@ -15,10 +15,12 @@ STEM = {"embed_dim": 32, "depth": 4, "num_heads": 2, "patch_size": 8}
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_values_and_gradients(training, reference):
+@pytest.mark.parametrize("path_norm", [True, False])
+def test_values_and_gradients(training, path_norm, reference):
     torch.manual_seed(0)
-    ours = Student(stem="vit_tiny_patch16_384", stem_options=STEM, **SHAPE).train(training)
-    plain = reference("student").PlainStudent(stem="vit_tiny_patch16_384", options=STEM, **SHAPE).train(training)
+    shape = {"stem": "vit_tiny_patch16_384", **SHAPE, "path_norm": path_norm}
+    ours = Student(stem_options=STEM, **shape).train(training)
+    plain = reference("student").PlainStudent(options=STEM, **shape).train(training)
     plain.load_state_dict(ours.state_dict(), strict=True)
     images = torch.rand(2, 3, 32, 48)
 
@@ -29,8 +31,8 @@ def test_values_and_gradients(training, reference):
     for one, other in ((out.predictions, predictions), (out.paths, paths), (out.routing, routing)):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
-    sum(p.square().mean() for p in out.predictions.values()).backward()
-    sum(p.square().mean() for p in predictions.values()).backward()
+    sum(p.square().mean() for p in (*out.predictions.values(), *out.paths["wide"])).backward()
+    sum(p.square().mean() for p in (*predictions.values(), *paths["wide"])).backward()
     expected = {name: weight.grad for name, weight in plain.named_parameters() if weight.grad is not None}
     assert any("routers" in name for name in expected)
     assert any("adapters" in name for name in expected)
