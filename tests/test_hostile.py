@@ -515,6 +515,7 @@ OTHERS = {
     "reproduce_mini tiny.yaml --page folder": "--page folder is no file",
     "reproduce_mini tiny.yaml --quick --page page.md": "no results worth keeping",
     "reproduce_mini tiny.yaml --page page.md --section ../x": "'../x' is no name of up to 60",
+    "reproduce_mini tiny.yaml --section half": "--section is a part of a page",
     "doctor nowhere.yaml": "no config file",
     "doctor tiny.yaml --quick 0": "no whole number from 1",
     "doctor tiny.yaml --quick -5": "no whole number from 1",

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", metavar="DIR", help="default: <output>/<name>-reproduction of the config")
     parser.add_argument("--page", type=Path, metavar="FILE", help="a Markdown page that keeps the results")
     parser.add_argument(
-        "--section", type=_section, default="results", metavar="NAME",
+        "--section", type=_section, metavar="NAME",
         help="of the page's marks, and the start of its figures' names; default: results",
     )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="stop after the plan (and the trial that it may need)")
@@ -54,6 +54,8 @@ def main(arguments: list[str]) -> None:
         parser.error(f"--page {options.page} is no file in a folder that exists")
     if options.page is not None and options.quick:
         parser.error("--quick has no results worth keeping: leave --page out")
+    if options.page is None and options.section is not None:
+        parser.error("--section is a part of a page: name it with --page")
 
     from sak.research.ablation.jobs import default_count
     from sak.research.ablation.variants import parse_seeds, split_values
@@ -70,7 +72,7 @@ def main(arguments: list[str]) -> None:
             file = runner.finish(options.dry_run)
         finally:  # what is finished is worth a page, also after Ctrl-C or where another run failed
             if options.page is not None and not options.dry_run and runner.file.is_file():
-                keep_results(options.page, runner.file, options.section)
+                keep_results(options.page, runner.file, options.section or "results")
     if file is not None:
         print(f"Finished: {file}")
 
