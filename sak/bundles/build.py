@@ -243,6 +243,8 @@ def load_distilled(student: Student, path: str, drop_aligners: bool = False) -> 
     require(source.stem.patch_size, student.stem.patch_size, "the patch size")
     attention = [part.stem.vit.get_submodule("blocks.0.attn") for part in (source, student)]
     require(attention[0].num_heads, attention[1].num_heads, "attention heads:")
+    if source.settings["paths"] == student.settings["paths"] == "adapter":
+        require(source.settings["path_norm"], student.settings["path_norm"], "student.path_norm:")
     source.set_image_size(student.stem.image_size)
     if drop_aligners:
         source.drop_aligners()

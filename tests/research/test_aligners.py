@@ -109,6 +109,7 @@ DIFFERENT = [  # (changes of the config, teachers, what is said)
     (["student.stem_options.num_heads=4"], None, "has attention heads: 2, but this student 4"),
     (["student.stem_options.patch_size=8"], None, "has the patch size 16, but this student 8"),
     (["student.stem_options.depth=5"], None, r"stem.vit.blocks.4.\S+ of shape None, but this student"),
+    (["student.path_norm=false"], None, "has student.path_norm: True, but this student False"),
     (["student.paths=none"], None, r"paths.dinov2.adapters.0.down.bias of shape \(8,\), but this student None"),
     (["student.adapter_ratio=2"], None, r"adapters.0.down.bias of shape \(8,\), but this student \(16,\)"),
 ]
