@@ -256,9 +256,9 @@ def test_an_older_format_that_someone_touched_is_left_alone(root, tmp_path, chan
 
 
 def test_every_class_is_the_main_object_often_enough():
-    mains = Counter(random_scene(Dice((2, i), (2, i, 0)), 32).things[0].voc for i in range(300))
+    mains = Counter(random_scene(Dice((2, i), (2, i, 0)), 32).things[0].voc for i in range(600))
     assert mains.keys() == set(VOC[1:])
-    assert min(mains.values()) >= 300 / 20 / 3
+    assert min(mains.values()) >= 600 / 20 / 2
 
 
 def test_a_finished_archive_is_returned_as_it_is(root, monkeypatch):

@@ -24,7 +24,7 @@ def archive(tmp_path):
     return root
 
 
-@pytest.mark.slow  # the quick run evaluates with two processes at the end of a training
+@pytest.mark.slow  # tests/training/test_processes.py compares metrics of two processes with those of one, too
 def test_two_processes_equal_one(trained, archive, tmp_path, processes):
     def evaluate():
         # The processes stay for the next case.
