@@ -255,6 +255,7 @@ def test_an_older_format_that_someone_touched_is_left_alone(root, tmp_path, chan
     assert content(old) == before
 
 
+@pytest.mark.slow
 def test_every_class_is_the_main_object_often_enough():
     mains = Counter(random_scene(Dice((2, i), (2, i, 0)), 32).things[0].voc for i in range(600))
     assert mains.keys() == set(VOC[1:])

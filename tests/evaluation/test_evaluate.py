@@ -49,6 +49,7 @@ def test_a_prediction_that_is_no_number_is_named(parts):
         evaluate(student, tasks, dataset, 2, 0, Accelerator())
 
 
+@pytest.mark.slow
 def test_workers_that_match_boundaries_change_nothing(parts):
     _, tasks, student, dataset = parts
     alone, shared = (evaluate(student, tasks, dataset, 1, workers, Accelerator()) for workers in (0, 1))

@@ -112,6 +112,7 @@ def test_weights_that_do_not_fit(tiny, tmp_path, monkeypatch, capsys):
     assert f"{corrupt} cannot be read as weights" in out
 
 
+@pytest.mark.slow
 def test_weights_that_are_no_numbers(tmp_path, monkeypatch, capsys):
     """The doctor builds its models without memory, but reads the files."""
     state = load_file(ROOT / "teachers/mini/dinov2.safetensors")

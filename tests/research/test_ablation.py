@@ -275,6 +275,7 @@ def test_nothing_of_somebody_else_is_touched(committee, tmp_path, capsys):
         (own / "trial").unlink() if (own / "trial").is_file() else shutil.rmtree(own / "trial")
 
 
+@pytest.mark.slow
 def test_its_own_trial_of_another_config_is_replaced(committee, forked, tmp_path):
     out = tmp_path / "out"
     assert ablate(committee, *SHORT, "--dry-run", "--output", out) == 0

@@ -54,6 +54,7 @@ def test_one_command_and_the_same_again(tiny, call_tool, tmp_path, monkeypatch, 
     assert {file: file.stat().st_mtime_ns for file in output.rglob("metrics.json")} == stamps
 
 
+@pytest.mark.slow
 def test_the_weights_that_learn(tiny, tmp_path):
     """Beside the heads; and what of them learns with the features at hand."""
 

@@ -66,6 +66,7 @@ def test_two_runs_of_a_stage_each_are_one_run_of_both(load, distilled, capsys):
     assert line in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_image_size_of_its_stage(load, train_until_killed):
     whole = train(load("name=whole"))
     for stage in ("distill", "multitask"):

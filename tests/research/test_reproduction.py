@@ -128,6 +128,7 @@ def test_operations_are_those_of_the_matrices(committee):
     assert 0 < alone["multitask"][0] < one["multitask"][0] - one["multitask"][1]
 
 
+@pytest.mark.slow
 def test_accumulated_parts_count(committee):
     path, overrides = committee
     whole = operations(config.load(path, [*overrides, "stages.distill.batch_size=4"]))

@@ -84,6 +84,7 @@ def test_the_whole_comparison_and_that_it_is_not_done_twice(asked, tmp_path, mon
     assert "12 of 12 cells are done already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_stopped_comparison_goes_on_with_the_same_numbers_and_cells_of_other_settings_are_refused(
     asked, tmp_path, monkeypatch
 ):

@@ -53,7 +53,12 @@ def of_boundaries(teacher, scenes):
 
 @pytest.mark.parametrize(
     ("name", "knowledge"),
-    [("dinov2", of_things), ("clip", of_things), ("sam", of_boundaries), ("vit", of_things)],
+    [
+        pytest.param("dinov2", of_things, marks=pytest.mark.slow),
+        ("clip", of_things),
+        pytest.param("sam", of_boundaries, marks=pytest.mark.slow),
+        pytest.param("vit", of_things, marks=pytest.mark.slow),
+    ],
 )
 def test_every_level_knows_more_of_a_scene_than_an_untrained_network_does(name, knowledge, scenes):
     trained = knowledge(teachers.build(name, MINIATURES[name]), scenes)

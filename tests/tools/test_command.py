@@ -172,6 +172,7 @@ def test_an_installed_sak_lists_its_tools_and_configs_anywhere(installed, elsewh
     assert "seed is 'x'" in refused.stderr
 
 
+@pytest.mark.slow
 def test_an_installed_sak_builds_its_committee_beside_a_foreign_package(installed, elsewhere):
     script = (
         "import sys; sys.path[0] = '/nowhere'\n"

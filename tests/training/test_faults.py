@@ -198,6 +198,7 @@ def one_of(archive, split):
     return (archive / "ImageSets" / "Context" / f"{split}.txt").read_text().split()[0]
 
 
+@pytest.mark.slow  # four trainings; the parts are tested above
 def test_a_run_skips_says_so_and_goes_on_exactly(own, archive, monkeypatch, pictures):
     os.truncate(archive / "JPEGImages" / f"{one_of(archive, 'train')}.jpg", 1500)
     shrink(archive / "sal_distill" / f"{one_of(archive, 'val')}.png")

@@ -65,6 +65,7 @@ def told(data):
     )
 
 
+@pytest.mark.slow  # libraries are imported in another process
 def test_pythons_hash_seed_changes_nothing():
     script = f"import runpy\nm = runpy.run_path({__file__!r})\nprint(m['told'](m['made'](m['DRAWN'], train=40)))"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

@@ -131,7 +131,10 @@ def phases(name, steps, batch_size=4):
     return RECIPES[name].scaled(steps, batch_size).phases
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("clip", "vit") else name for name in sorted(RECIPES)],
+)
 def test_all_of_an_objective_resumes_to_the_bit(name, scenes, tmp_path):
     """Heads, towers, queues and the optimizer with it, across the border of phases."""
     straight = build(name, scenes)
@@ -186,10 +189,8 @@ OVERFIT = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name != "vit" else name for name in sorted(OVERFIT)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(OVERFIT))
 def test_every_objective_learns_a_few_scenes_by_heart(name, scenes, tmp_path):
     batch_size, steps, left = OVERFIT[name]
     few = Scenes(

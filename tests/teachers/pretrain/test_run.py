@@ -24,7 +24,7 @@ def options(archive, tmp_path, **others):
 @pytest.mark.parametrize(
     "name",
     # Measuring the masks of sam takes as long as the three others together.
-    [pytest.param(name, marks=pytest.mark.slow) if name == "sam" else name for name in sorted(MINIATURES)],
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("dinov2", "sam") else name for name in sorted(MINIATURES)],
 )
 def test_a_few_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
     pretrain(name, options(archive, tmp_path))
