@@ -515,6 +515,8 @@ OTHERS = {
     "reproduce_mini tiny.yaml --page folder": "--page folder is no file",
     "reproduce_mini tiny.yaml --quick --page page.md": "no results worth keeping",
     "reproduce_mini tiny.yaml --page page.md --section ../x": "'../x' is no name of up to 60",
+    "reproduce_mini sak_pascal_mini --without-teachers stages.multitask.optim.lt=1": "optim.lt",
+    "reproduce_mini sak_pascal_mini --without-teachers lr": "override 'lr'",
     "reproduce_mini tiny.yaml --section half": "--section is a part of a page",
     "doctor nowhere.yaml": "no config file",
     "doctor tiny.yaml --quick 0": "no whole number from 1",

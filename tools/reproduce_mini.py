@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> None:
         "--factors", metavar="LIST", help="in which the students differ from SAK, as the plan names them; default: all"
     )
     parser.add_argument(
+        "--without-teachers", action="append", default=[], metavar="KEY=VALUE",
+        help="an override of the students without teachers alone, as the rate at which they learn best",
+    )  # fmt: skip
+    parser.add_argument(
         "--jobs", type=whole(1, MOST_PROCESSES), metavar="N", help="runs at a time; default: one per GPU, or one"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the steps and one seed, to see that it works")
@@ -63,7 +67,8 @@ def main(arguments: list[str]) -> None:
 
     seeds = parse_seeds(options.seeds)[: 1 if options.quick else None]
     factors = None if options.factors is None else split_values(options.factors, "--factors")
-    ablation = reproduction(options.config, options.overrides, seeds, options.output, options.quick, factors)
+    own = options.without_teachers
+    ablation = reproduction(options.config, options.overrides, seeds, options.output, options.quick, factors, own)
     train, fill = ([sys.executable, str(Path(__file__).parent / name)] for name in ("train.py", "cache_teachers.py"))
     command = shlex.join(["python", "tools/reproduce_mini.py", *arguments])
     with about(ablation.output):

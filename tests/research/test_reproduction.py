@@ -80,6 +80,22 @@ def test_factors_choose_students_and_seeds_come_in_turn(committee, tmp_path, mon
         reproduction(str(path), overrides, [0], str(tmp_path / "out"), factors=["sizes"])
 
 
+def test_students_without_teachers_may_have_settings_of_their_own(committee, tmp_path, monkeypatch):
+    path, overrides = committee
+    monkeypatch.setattr(study, "matched_steps", lambda *_: 5)
+    given = (str(path), overrides, [0], str(tmp_path / "out"))
+    rates = {
+        variant.name: ablation.of(variant.name)[0].config.stages.multitask.optim.lr
+        for ablation in [reproduction(*given, own=["stages.multitask.optim.lr=7e-4"])]
+        for variant in ablation.variants
+    }
+    theirs = {name for name, rate in rates.items() if rate == 7e-4}
+    assert theirs == {name for name in rates if name.startswith((NO_TEACHERS, "single-"))}
+    assert rates[SAK] == config.load(path, overrides).stages.multitask.optim.lr != 7e-4
+    with pytest.raises(UserError, match=r"unknown key stages\.multitask\.optim\.lt"):
+        reproduction(*given, own=["stages.multitask.optim.lt=7e-4"])
+
+
 class Shade(Depth):
     name = "shade"
 

@@ -85,6 +85,7 @@ def reproduction(
     output: str | None,
     quick: bool = False,
     factors: Sequence[str] | None = None,
+    own: Sequence[str] = (),
 ) -> Ablation:
     """The runs that are compared.
 
@@ -92,6 +93,7 @@ def reproduction(
         seeds: of the headline students; the others get the first `study.FEW`.
         quick: a tenth of the steps, to see that all of it works.
         factors: of the students beside SAK those that differ from it in one of these; None: all.
+        own: overrides of the students without teachers.
 
     Raises:
         UserError: the config is wrong, or has nothing to compare, or no student differs in such a factor.
@@ -107,7 +109,7 @@ def reproduction(
                 raise UserError(f"--quick takes a tenth of the steps, but stages.{name} has epochs: give it steps")
             given.append(f"stages.{name}.steps={max(1, steps // QUICK)}")
     place = output or str(Path(config.output) / f"{config.name}-reproduction{'-quick' * quick}")
-    students = variants(path, given)
+    students = variants(path, given, own)
     known = list(dict.fromkeys(student.factor for student in students))
     if wrong := [factor for factor in factors or () if factor not in known]:
         raise UserError(f"--factors: no student differs from SAK in {wrong[0]!r}; choose of {', '.join(known)}")

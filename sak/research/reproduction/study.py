@@ -43,11 +43,14 @@ CLAIMS = (
 )
 
 
-def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
+def variants(path: str, overrides: Sequence[str], own: Sequence[str] = ()) -> list[Variant]:
     """All that is compared with the config itself, with as many steps in all and the same heads and crops.
 
     What has no teachers, and no first stage, gets all steps in the second one; of several tasks as many as cost what
     the config's training costs.
+
+    Args:
+        own: overrides of what has no teachers, as the rate at which it learns best.
 
     Raises:
         UserError: the config is wrong, or has no teachers.
@@ -58,7 +61,7 @@ def variants(path: str, overrides: Sequence[str]) -> list[Variant]:
     total = f"stages.multitask.steps={sum(steps.values())}"
     alone = ["stages.distill.steps=0", "stages.multitask.epochs=null", "probe.reference=null"]
     alone += ["cache.path=null", "cache.views=null"]  # without teachers, new crops cost nothing
-    alone += [f"teachers.{teacher}=null" for teacher in teachers]
+    alone += [*(f"teachers.{teacher}=null" for teacher in teachers), *own]
     matched = matched_steps(config, configuration.load(path, [*overrides, *alone, total]), steps)
     without = (*alone, f"stages.multitask.steps={matched}")
 
