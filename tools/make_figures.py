@@ -19,9 +19,9 @@ EXAMPLE = """example:
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures"
 MINI = "configs/sak_pascal_mini.yaml"
-SHORT = (  # with the rate of distillation and the norms that the config had when these were made
+SHORT = (  # with the rates, the weight of distillation and the norms that the config had when these were made
     "stages.distill.steps=120 stages.distill.optim.lr=1e-3 student.path_norm=true student.aligner=null "
-    "stages.distill.batch_size=8 stages.multitask.batch_size=8 "
+    "stages.distill.batch_size=8 stages.multitask.alpha=1 stages.multitask.optim.lr=1e-3 stages.multitask.batch_size=8 "
     "cache.path=cache cache.views=2 'cache.stages=[distill,multitask]'"
 )
 TRAIN = f"python tools/train.py {MINI}"
