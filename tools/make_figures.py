@@ -59,7 +59,8 @@ ABLATION = (
 )
 REPRODUCTION = (
     "python tools/reproduce_mini.py stages.distill.steps=240 stages.multitask.steps=450 cache.path=cache cache.views=3 "
-    "'cache.stages=[distill,multitask]' --seeds 0,1,2 --factors paths,teachers,tasks --jobs 2 --page docs/RESULTS.md"
+    "'cache.stages=[distill,multitask]' --without-teachers stages.multitask.optim.lr=1e-3 --seeds 0,1,2 "
+    "--factors paths,teachers,tasks --jobs 2 --page docs/RESULTS.md"
 )
 PHOTOGRAPHS = (
     'python -c "from pathlib import Path; from PIL import Image; from skimage import data; '
