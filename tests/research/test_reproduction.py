@@ -84,11 +84,8 @@ def test_students_without_teachers_may_have_settings_of_their_own(committee, tmp
     path, overrides = committee
     monkeypatch.setattr(study, "matched_steps", lambda *_: 5)
     given = (str(path), overrides, [0], str(tmp_path / "out"))
-    rates = {
-        variant.name: ablation.of(variant.name)[0].config.stages.multitask.optim.lr
-        for ablation in [reproduction(*given, own=["stages.multitask.optim.lr=7e-4"])]
-        for variant in ablation.variants
-    }
+    ablation = reproduction(*given, own=["stages.multitask.optim.lr=7e-4"])
+    rates = {each.name: ablation.of(each.name)[0].config.stages.multitask.optim.lr for each in ablation.variants}
     theirs = {name for name, rate in rates.items() if rate == 7e-4}
     assert theirs == {name for name in rates if name.startswith((NO_TEACHERS, "single-"))}
     assert rates[SAK] == config.load(path, overrides).stages.multitask.optim.lr != 7e-4

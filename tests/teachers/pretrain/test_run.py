@@ -23,7 +23,7 @@ def options(archive, tmp_path, **others):
 
 @pytest.mark.parametrize(
     "name",
-    # Measuring the masks of sam takes as long as the three others together.
+    # Measuring the masks of sam takes as long as the three others together; dinov2 is left out for its time alone.
     [pytest.param(name, marks=pytest.mark.slow) if name in ("dinov2", "sam") else name for name in sorted(MINIATURES)],
 )
 def test_a_few_steps_give_weights_that_the_family_loads(name, archive, tmp_path):
